@@ -1,0 +1,38 @@
+# rigserve: `make serve` and `make test` are all a fresh machine needs (Debian, Python 3.11+, make).
+SHELL := /bin/bash
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+ENGINE ?=
+PORT ?= 8000
+
+.PHONY: help install serve test test-fast check clean
+help: ## this list
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
+
+install: $(VENV)/.installed ## the light environment: CLI, gateway, sizing, tests' needs
+
+$(VENV)/.installed: requirements/dev.txt pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "rigserve needs Python 3.11 or newer; this is $$($(PYTHON) --version). Set PYTHON=python3.11"; exit 1; }
+	@$(PYTHON) -m venv $(VENV) || { echo "Could not make a virtual environment: on Debian, apt install python3-venv"; exit 1; }
+	@echo "Installing the light environment into $(VENV) ..."
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps -r requirements/dev.txt
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
+	@touch $@
+
+serve: install ## set up, plan and run the stack (ENGINE=llamacpp for the light one, PORT=8000)
+	@exec $(BIN)/rigserve serve --port $(PORT) $(if $(ENGINE),--engine $(ENGINE))
+
+test: install ## everything, with the real engines
+	@$(BIN)/pytest -m "not gpu and not compose" tests
+
+test-fast: install ## unit tests on a fake engine, under a minute
+	@$(BIN)/pytest -m "not gpu and not compose and not engine" tests
+
+check: install ## ruff, mypy --strict and the import borders
+	@$(BIN)/ruff check .
+	@$(BIN)/mypy
+	@$(BIN)/pytest -q tests/test_borders.py
+
+clean: ## remove environments and caches of this checkout (not the weights cache)
+	rm -rf $(VENV) .venvs .mypy_cache .ruff_cache run

@@ -1,0 +1,54 @@
+"""What a worker tells about itself: the one contract between a worker and whoever asks it (gateway, CLI, supervisor).
+
+A worker is one process per placement. It starts the engine as a child and answers two small routes on its own port, both asking
+for `Authorization: Bearer <token>`:
+
+  GET /status  -> 200 and the JSON form of WorkerStatus, whatever state the engine is in
+  POST /restart -> 202, the engine is stopped and started again
+
+Requests for the model never pass through the worker: the gateway talks to the engine's own port with the same token.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+
+class WorkerState(StrEnum):
+    """starting -> loading -> warming -> ready; a dead or hung engine goes ready -> restarting -> loading ..."""
+
+    STARTING = "starting"
+    LOADING = "loading"
+    WARMING = "warming"
+    READY = "ready"
+    RESTARTING = "restarting"
+    DRAINING = "draining"
+    FAILED = "failed"
+    UNREACHABLE = "unreachable"  # said by the gateway, never by the worker itself
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerStatus:
+    """One snapshot. Times are seconds, sizes bytes; None where not (yet) known.
+
+    `load_s`: process start to first good answer of the last start. `peak_bytes`: highest memory of the engine's process tree
+    (PSS on a CPU card, device memory on a GPU) seen by the warm-up. `resident_bytes`: the same, now. `reason` is set whenever the
+    state is not ready.
+    """
+
+    placement_id: str
+    model_id: str
+    card_id: str
+    engine: str
+    state: WorkerState
+    state_for_s: float
+    reason: str | None = None
+    engine_pid: int | None = None
+    restarts: int = 0
+    load_s: float | None = None
+    peak_bytes: int | None = None
+    resident_bytes: int | None = None
+    worker_resident_bytes: int | None = None
+    free_bytes_at_start: int | None = None
+    engine_version: str | None = None
