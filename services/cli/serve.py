@@ -1,0 +1,124 @@
+"""`rigserve serve`: from a fresh machine to a running stack, obeying one plan file."""
+
+from __future__ import annotations
+
+import signal
+import time
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import click
+
+from services.cli.banner import banner
+from services.cli.bars import progress
+from services.cli.fit import ENGINE_NAMES, engine_option
+from services.cli.plan import parse_wants, show_plan
+from services.cli.rig import rig_of_this_machine
+from services.cli.stack import PROJECT, Prepared, Stack, require_free_port
+from services.cli.status import ask
+from services.provision import environments, weights
+from services.sizing.catalogue import load_catalogue
+from services.sizing.plan import make_plan
+from services.sizing.planfile import dump_plan, load_plan
+from services.sizing.types import Engine, Plan
+
+POLL_S = 0.25
+SETTLED = {"ready", "failed"}
+
+
+@click.command(epilog="Example: rigserve serve --engine llamacpp --port 8080")
+@click.option("--plan", "plan_file", type=click.Path(exists=True, dir_okay=False, path_type=Path),
+              help="Obey this plan. Default: ./plan.yaml where there is one, else a plan made now for this machine.")
+@click.option("--host", default="127.0.0.1", show_default=True, help="Address of the gateway. Beyond loopback, anyone there can use it.")
+@click.option("--port", default=8000, show_default=True, type=click.IntRange(1, 65535), help="Port of the gateway.")
+@click.option("--want", multiple=True, help="MODEL or MODEL:COPIES for a plan made now; may be repeated.")
+@click.option("--card-memory", help="Budget of the simulated CPU card, as 4GiB (only where no GPU is found).")
+@engine_option
+def serve(plan_file: Path | None, host: str, port: int, want: tuple[str, ...], card_memory: str | None, engine: str | None) -> None:
+    """Set up what is missing, start one worker per placement and the gateway, and keep them running until Ctrl-C."""
+    signal.signal(signal.SIGTERM, _interrupt)  # until the stack owns the signals: end an install as Ctrl-C would
+    require_free_port(host, port)
+    folder = PROJECT / "run" / str(port)
+    obeyed, plan = _plan(plan_file, folder, want, card_memory, ENGINE_NAMES[engine] if engine else None)
+    show_plan(plan)
+    click.echo(f"plan: {obeyed}")
+    if not plan.placements:
+        raise click.ClickException("the plan places no model on any card, so there is nothing to serve")
+    prepared = prepare(plan)
+    stack = Stack(obeyed, host, port, folder)
+    stack.build(prepared)
+    stack.start()
+    try:
+        _run(stack, plan)
+    finally:
+        click.echo("stopping ...", err=True)
+        stack.stop()
+        click.echo("stopped: nothing is left running", err=True)
+
+
+def _interrupt(number: int, frame: FrameType | None) -> None:
+    raise KeyboardInterrupt
+
+
+def _plan(given: Path | None, folder: Path, want: tuple[str, ...], card_memory: str | None, engine: Engine | None) -> tuple[Path, Plan]:
+    """1. --plan. 2. ./plan.yaml (then nothing may be asked for beside it). 3. A plan made now, written down before it is obeyed."""
+    path = given or (Path("plan.yaml") if Path("plan.yaml").is_file() else None)
+    if path is not None:
+        if want or card_memory or engine:
+            raise click.UsageError(f"{path} already says what runs where; move it away, or plan anew: rigserve plan ... --out {path}")
+        return path.resolve(), load_plan(path)
+    rig = rig_of_this_machine(card_memory=card_memory)
+    for note in rig.notes:
+        click.echo(f"note: {note}")
+    plan = make_plan(rig.host, rig.cards, load_catalogue(), want=parse_wants(want), engine=engine)
+    written = folder.parent / f"plan-{folder.name}.yaml"
+    written.parent.mkdir(parents=True, exist_ok=True)
+    written.write_text(dump_plan(plan), encoding="utf8")
+    return written, load_plan(written)
+
+
+def prepare(plan: Plan) -> list[Prepared]:
+    """Engine environments and weights of every placement, with progress; nothing is started before all of it is there."""
+    catalogue = load_catalogue()
+    prepared = []
+    for placement in plan.placements:
+        name = placement.choice.environment
+        with progress(f"engine environment {name}") as sink:
+            python = environments.ensure(name, sink)
+        model = catalogue.get(placement.model_id)
+        variant = next(v for v in model.variants if v.id == placement.variant_id)
+        with progress(f"weights of {model.id} ({variant.quant})") as sink:
+            folder = weights.ensure(model, variant, sink)
+        prepared.append(Prepared(placement, python, folder))
+    return prepared
+
+
+def _run(stack: Stack, plan: Plan) -> None:
+    """Wait until every placement is ready or has failed, show the banner, then watch until a signal."""
+    started = time.monotonic()
+    said: dict[str, str] = {}
+    shown = False
+    while not stack.stopping:
+        stack.tend()
+        if not shown:
+            states = _states(stack.url)
+            for ident, (state, reason) in states.items():
+                if said.get(ident) != state:
+                    said[ident] = state
+                    click.echo(f"[{time.monotonic() - started:5.1f} s] {ident}: {state}{f' - {reason}' if reason else ''}")
+            if len(states) == len(plan.placements) and {s for s, _ in states.values()} <= SETTLED:
+                shown = True
+                if all(s == "failed" for s, _ in states.values()):
+                    raise click.ClickException(f"no placement came up; logs: {stack.folder / 'logs'}")
+                click.echo(banner(stack.url, plan, states, time.monotonic() - started))
+        time.sleep(POLL_S)
+
+
+def _states(url: str) -> dict[str, tuple[str, str | None]]:
+    """State and reason per placement, as the gateway sees them; empty while it is not up."""
+    try:
+        cards: dict[str, Any] = ask(url, "/v1/cards", timeout_s=2.0)
+    except (OSError, ValueError):
+        return {}
+    return {p["id"]: (p["state"], (p.get("status") or {}).get("reason")) for card in cards["data"] for p in card["placements"]}
