@@ -1,0 +1,137 @@
+"""What the fake engine says: bodies in the shapes of vLLM 0.32, llama.cpp's server and our diffusion server.
+
+One fake token is one whitespace-separated word, plus 4 for each chat message, so a test can compute every count by hand.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+import struct
+import zlib
+from dataclasses import dataclass
+from typing import Any
+
+MESSAGE_OVERHEAD = " <m> <m> <m> <m>"
+
+
+def prompt_text(body: dict[str, Any]) -> str:
+    """The prompt as the fake chat template renders it."""
+    if "messages" in body:
+        return " ".join(_content(m.get("content")) + MESSAGE_OVERHEAD for m in body["messages"])
+    prompt = body.get("prompt", "")
+    if isinstance(prompt, list):
+        return " ".join(str(p) for p in prompt)
+    return str(prompt)
+
+
+def _content(content: Any) -> str:
+    if isinstance(content, list):
+        return " ".join(part.get("text", "") for part in content)
+    return content or ""
+
+
+def count(text: str) -> int:
+    return len(text.split())
+
+
+def tokenize(flavour: str, body: dict[str, Any], context: int) -> dict[str, Any]:
+    if flavour == "llama.cpp":
+        return {"tokens": list(range(count(body.get("content", ""))))}
+    n = count(prompt_text(body))
+    return {"count": n, "max_model_len": context, "tokens": list(range(n)), "token_strs": None}
+
+
+def error(flavour: str, status: int, message: str) -> dict[str, Any]:
+    if flavour == "llama.cpp":
+        return {"error": {"message": message, "type": "server_error", "code": status}}
+    kind = {400: "BadRequestError", 401: "Unauthorized", 404: "NotFoundError"}.get(status, "InternalServerError")
+    return {"error": {"message": message, "type": kind, "param": None, "code": status}}
+
+
+def too_long(flavour: str, prompt: int, wanted: int, context: int) -> dict[str, Any]:
+    if flavour == "llama.cpp":
+        message = f"request ({prompt} tokens) exceeds the available context size ({context} tokens), try increasing it"
+        kind = "exceed_context_size_error"
+        return {"error": {"code": 400, "message": message, "type": kind, "n_prompt_tokens": prompt, "n_ctx": context}}
+    message = (f"This model's maximum context length is {context} tokens. However, you requested {wanted} output tokens and your prompt "
+               f"contains {prompt} input tokens, for a total of {prompt + wanted} tokens. Please reduce the length of the input prompt "
+               "or the number of requested output tokens.")
+    return {"error": {"message": message, "type": "BadRequestError", "param": "input_tokens", "code": 400}}
+
+
+@dataclass(frozen=True, slots=True)
+class Shape:
+    """The answer to one text request: `tokens` words, `n` times."""
+
+    chat: bool
+    model: str
+    n: int
+    prompt: int
+    tokens: int
+
+    @property
+    def usage(self) -> dict[str, int]:
+        out = self.tokens * self.n
+        return {"prompt_tokens": self.prompt, "completion_tokens": out, "total_tokens": self.prompt + out}
+
+    def base(self, chunk: bool) -> dict[str, Any]:
+        if self.chat:
+            kind = "chat.completion.chunk" if chunk else "chat.completion"
+            return {"id": "chatcmpl-fake", "object": kind, "created": 1, "model": self.model}
+        return {"id": "cmpl-fake", "object": "text_completion", "created": 1, "model": self.model}
+
+    def whole(self) -> dict[str, Any]:
+        text = " ".join(f"w{i}" for i in range(self.tokens))
+        said: dict[str, Any] = {"message": {"role": "assistant", "content": text}} if self.chat else {"text": text}
+        choices = [{"index": i, **said, "logprobs": None, "finish_reason": "length"} for i in range(self.n)]
+        return {**self.base(chunk=False), "choices": choices, "usage": self.usage}
+
+    def sse(self, choices: list[dict[str, Any]], **more: Any) -> bytes:
+        text = json.dumps({**self.base(chunk=True), "choices": choices, **more}, separators=(",", ":"))
+        return b"data: " + text.encode() + b"\n\n"
+
+    def opening(self) -> list[bytes]:
+        if not self.chat:
+            return []
+        return [self.sse([{"index": i, "delta": {"role": "assistant", "content": ""}, "finish_reason": None}]) for i in range(self.n)]
+
+    def event(self, i: int, word: str | None = None) -> bytes:
+        text = word if word is not None else ("" if i == 0 else " ") + f"w{i}"
+        said: dict[str, Any] = {"delta": {"content": text}} if self.chat else {"text": text}
+        return b"".join(self.sse([{"index": c, **said, "logprobs": None, "finish_reason": None}]) for c in range(self.n))
+
+    def closing(self, usage: bool, with_finish: bool = True) -> list[bytes]:
+        said: dict[str, Any] = {"delta": {}} if self.chat else {"text": ""}
+        events = [self.sse([{"index": i, **said, "finish_reason": "length"}]) for i in range(self.n)] if with_finish else []
+        if usage:
+            events.append(self.sse([], usage=self.usage))
+        return [*events, b"data: [DONE]\n\n"]
+
+
+def png(width: int, height: int, seed: int) -> bytes:
+    """A one-colour PNG of that size; the colour comes from the seed, so equal seeds give equal bytes."""
+    row = b"\0" + bytes((seed % 256, seed // 256 % 256, 77)) * width
+
+    def part(name: bytes, data: bytes) -> bytes:
+        return struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data))
+
+    header = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
+    return b"\x89PNG\r\n\x1a\n" + part(b"IHDR", header) + part(b"IDAT", zlib.compress(row * height, 1)) + part(b"IEND", b"")
+
+
+def images(body: dict[str, Any]) -> dict[str, Any]:
+    width, height = (int(side) for side in (body.get("size") or "32x32").split("x"))
+    n, steps, seed = body.get("n") or 1, body.get("steps") or 10, body.get("seed")
+    first = 0 if seed is None else seed
+    data = [{"b64_json": base64.b64encode(png(width, height, first + i)).decode(), "seed": first + i} for i in range(n)]
+    return {"created": 1, "data": data, "usage": {"images": n, "steps": steps * n, "denoise_s": 0.1, "vae_s": 0.05, "total_s": 0.15}}
+
+
+def metrics(model: str, running: int, prompt_tokens: int, output_tokens: int) -> str:
+    label = f'{{engine="0",model_name="{model}"}}'
+    return (f"# TYPE vllm:num_requests_running gauge\nvllm:num_requests_running{label} {running}\n"
+            f"# TYPE vllm:num_requests_waiting gauge\nvllm:num_requests_waiting{label} 0\n"
+            f"# TYPE vllm:prompt_tokens_total counter\nvllm:prompt_tokens_total{label} {prompt_tokens}\n"
+            f"# TYPE vllm:generation_tokens_total counter\nvllm:generation_tokens_total{label} {output_tokens}\n"
+            f"# TYPE vllm:iteration_tokens_total histogram\nvllm:iteration_tokens_total_count{label} {output_tokens}\n")

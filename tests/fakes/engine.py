@@ -1,0 +1,256 @@
+"""A fake inference engine: a real process on a real port that speaks what vLLM, llama.cpp and our diffusion server speak.
+
+    python -m tests.fakes.engine --port 0 --model tiny [--token-file F] [--ttft-s 0.01] [--itl-s 0.005] [--context 2048]
+        [--flavour vllm|llama.cpp|diffusers] [--load-s S] [--fault MODE]
+
+It prints one line `fake engine ready on http://127.0.0.1:PORT` when it listens. The routes under /fake steer it:
+
+    POST /fake/fault {"mode": M, "after_tokens": 3, "times": 1, "delay_s": 8}   the next `times` requests meet M (null: all)
+    POST /fake/settings {"itl_s": 0.1, "ttft_s": 0.0, "context": 64}
+    POST /fake/reset      no fault, settings of the command line, counters 0
+    GET  /fake/state      {"running", "served", "aborted", "chunks", "seen": [{"path", "headers", "body"}]}
+
+Faults of a request: die_mid_stream (TCP reset after `after_tokens`), die_before_first, hang, stall (after `after_tokens`),
+eof_without_done, done_only, role_only, error_event, bad_chunk, half_utf8, split_chunks, big_chunk, error_400, error_429, error_500,
+error_503, exit (the whole process). Faults of /health: slow_health, health_503. `loading`: 503 everywhere, as llama.cpp does.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import hmac
+import json
+import os
+import signal
+import time
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from tests.fakes import answers
+from tests.fakes.http import Reply, Request, Server
+
+HEALTH_FAULTS = {"slow_health", "health_503", "loading"}
+MODEL_ROUTES = {"/v1/chat/completions", "/v1/completions", "/v1/images/generations"}
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    model: str
+    flavour: str = "vllm"
+    ttft_s: float = 0.0
+    itl_s: float = 0.0
+    context: int = 2048
+    step_s: float = 0.0
+
+
+@dataclass(slots=True)
+class Fault:
+    mode: str | None = None
+    after_tokens: int = 3
+    times: int | None = None
+    delay_s: float = 8.0
+
+    def take(self) -> str | None:
+        """The fault that this request meets; counts down `times`."""
+        if self.mode is None or self.mode in HEALTH_FAULTS - {"loading"}:
+            return None
+        if self.times is not None:
+            if self.times <= 0:
+                return None
+            self.times -= 1
+        return self.mode
+
+
+class FakeEngine:
+    def __init__(self, settings: Settings, token: str | None, fault: Fault, load_s: float) -> None:
+        self.first_settings = self.settings = settings
+        self.token = token
+        self.fault = fault
+        self.ready_at = time.monotonic() + load_s
+        self.running = self.served = self.aborted = self.chunks = 0
+        self.prompt_tokens = self.output_tokens = 0
+        self.seen: list[dict[str, Any]] = []
+        self.slot = asyncio.Lock()
+
+    def on_abort(self, request: Request, reply: Reply) -> None:
+        if request.path in MODEL_ROUTES:
+            self.aborted += 1
+
+    async def handle(self, request: Request, reply: Reply) -> None:
+        if request.path.startswith("/fake/"):
+            return await self.steer(request, reply)
+        if request.path == "/health":
+            return await self.health(reply)
+        given = request.headers.get("authorization", "").encode("latin1")
+        if self.token and not hmac.compare_digest(given, f"Bearer {self.token}".encode()):
+            return await reply.send(401, answers.error(self.settings.flavour, 401, "Invalid API key"))
+        if time.monotonic() < self.ready_at or self.fault.mode == "loading":
+            return await reply.send(503, answers.error(self.settings.flavour, 503, "Loading model"))
+        if request.path in MODEL_ROUTES:
+            return await self.model_route(request, reply)
+        return await self.side_route(request, reply)
+
+    async def health(self, reply: Reply) -> None:
+        if self.fault.mode == "slow_health":
+            await asyncio.sleep(self.fault.delay_s)
+        bad = time.monotonic() < self.ready_at or self.fault.mode in {"health_503", "loading"}
+        await reply.send(503 if bad else 200, b"" if self.settings.flavour == "vllm" else {"status": "loading" if bad else "ok"})
+
+    async def side_route(self, request: Request, reply: Reply) -> None:
+        settings = self.settings
+        if request.path == "/v1/models":
+            card = {"id": settings.model, "object": "model", "created": 0, "owned_by": "fake", "max_model_len": settings.context}
+            return await reply.send(200, {"object": "list", "data": [card]})
+        if request.path == "/metrics":
+            text = answers.metrics(settings.model, self.running, self.prompt_tokens, self.output_tokens)
+            return await reply.send(200, text.encode(), "text/plain; version=0.0.4")
+        if request.path == "/tokenize" and settings.flavour != "diffusers":
+            return await reply.send(200, answers.tokenize(settings.flavour, request.json(), settings.context))
+        if request.path == "/apply-template" and settings.flavour == "llama.cpp":
+            return await reply.send(200, {"prompt": answers.prompt_text(request.json())})
+        await reply.send(404, {"detail": "Not Found"})
+
+    async def model_route(self, request: Request, reply: Reply) -> None:
+        body = request.json()
+        self.seen.append({"path": request.path, "headers": request.headers, "body": body})
+        fault = self.fault.take()
+        self.running += 1
+        try:
+            if fault:
+                await self.before_first(fault, reply)
+            if reply.started:
+                return
+            if request.path == "/v1/images/generations":
+                await self.image(body, reply)
+            else:
+                await self.text(request.path, body, fault, reply)
+            self.served += 1
+        finally:
+            self.running -= 1
+            self.chunks += reply.chunks
+
+    async def before_first(self, fault: str, reply: Reply) -> None:
+        if fault == "die_before_first":
+            reply.reset()
+        if fault == "hang":
+            await asyncio.sleep(3600)
+        if fault == "exit":
+            os._exit(9)
+        if fault.startswith("error_") and fault != "error_event":
+            status = int(fault.removeprefix("error_"))
+            await reply.send(status, answers.error(self.settings.flavour, status, f"fake failure {status}"))
+
+    async def image(self, body: dict[str, Any], reply: Reply) -> None:
+        async with self.slot:
+            answer = answers.images(body)
+            await asyncio.sleep(self.settings.ttft_s + self.settings.step_s * answer["usage"]["steps"])
+            await reply.send(200, answer)
+
+    async def text(self, path: str, body: dict[str, Any], fault: str | None, reply: Reply) -> None:
+        settings = self.settings
+        prompt = answers.count(answers.prompt_text(body))
+        wanted = body.get("max_completion_tokens") or body.get("max_tokens") or 16
+        if prompt + wanted > settings.context:
+            return await reply.send(400, answers.too_long(settings.flavour, prompt, wanted, settings.context))
+        self.prompt_tokens += prompt
+        await asyncio.sleep(settings.ttft_s)
+        shape = answers.Shape(path.endswith("/chat/completions"), settings.model, body.get("n") or 1, prompt, wanted)
+        if not body.get("stream"):
+            await asyncio.sleep(settings.itl_s * wanted)
+            self.output_tokens += wanted * shape.n
+            if fault == "die_mid_stream":
+                reply.reset()
+            return await reply.send(200, shape.whole())
+        await reply.start()
+        await self.stream(shape, fault, bool((body.get("stream_options") or {}).get("include_usage")), reply)
+
+    async def stream(self, shape: answers.Shape, fault: str | None, usage: bool, reply: Reply) -> None:
+        if fault == "done_only":
+            await reply.chunk(b"data: [DONE]\n\n")
+            return await reply.end()
+        for event in shape.opening():
+            await reply.chunk(event)
+        for i in range(shape.tokens if fault != "role_only" else 0):
+            if fault and i == self.fault.after_tokens:
+                await self.mid_stream(fault, shape, reply)
+                if fault in {"eof_without_done", "error_event"}:
+                    return await reply.end()
+            event = shape.event(i)
+            if fault == "split_chunks":
+                for piece in (event[:7], event[7:-1], event[-1:]):
+                    await reply.chunk(piece)
+                    await asyncio.sleep(0.001)
+            else:
+                await reply.chunk(event)
+            self.output_tokens += shape.n
+            if self.settings.itl_s:
+                await asyncio.sleep(self.settings.itl_s)
+        for event in shape.closing(usage, with_finish=fault != "role_only"):
+            await reply.chunk(event)
+        await reply.end()
+
+    async def mid_stream(self, fault: str, shape: answers.Shape, reply: Reply) -> None:
+        if fault == "die_mid_stream":
+            reply.reset()
+        if fault == "close_mid_stream":
+            reply.close()
+        if fault == "stall":
+            await asyncio.sleep(3600)
+        if fault == "bad_chunk":
+            await reply.chunk(b'data: {"choices": [{"delta": \n\n')
+        if fault == "half_utf8":
+            await reply.chunk(b'data: {"choices":[{"index":0,"delta":{"content":"\xc3"}}]}\n\n')
+        if fault == "big_chunk":
+            await reply.chunk(shape.event(0, "x" * 10_000_000))
+        if fault == "error_event":
+            await reply.chunk(b"data: " + json.dumps(answers.error(self.settings.flavour, 500, "EngineCore died")).encode() + b"\n\n")
+
+    async def steer(self, request: Request, reply: Reply) -> None:
+        if request.path == "/fake/fault":
+            self.fault = Fault(**request.json())
+        elif request.path == "/fake/settings":
+            self.settings = replace(self.settings, **request.json())
+        elif request.path == "/fake/reset":
+            self.fault, self.settings, self.seen = Fault(), self.first_settings, []
+            self.served = self.aborted = self.chunks = 0
+        state = {k: getattr(self, k) for k in ("running", "served", "aborted", "chunks", "seen", "prompt_tokens", "output_tokens")}
+        await reply.send(200, state)
+
+
+async def serve(host: str, port: int, engine: FakeEngine) -> None:
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for name in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(name, stop.set)
+    web = Server(engine.handle, engine.on_abort)
+    listening = await web.listen(host, port)
+    print(f"fake engine ready on http://{host}:{listening.sockets[0].getsockname()[1]}", flush=True)
+    await stop.wait()
+    listening.close()
+    for writer in list(web.open):
+        writer.transport.abort()
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description="A fake inference engine for tests.")
+    parser.add_argument("--host", default="127.0.0.1")
+    parser.add_argument("--port", type=int, default=0)
+    parser.add_argument("--model", required=True)
+    parser.add_argument("--flavour", choices=["vllm", "llama.cpp", "diffusers"], default="vllm")
+    parser.add_argument("--token-file", type=Path)
+    parser.add_argument("--ttft-s", type=float, default=0.0)
+    parser.add_argument("--itl-s", type=float, default=0.0)
+    parser.add_argument("--step-s", type=float, default=0.0, help="seconds of one denoise step")
+    parser.add_argument("--context", type=int, default=2048)
+    parser.add_argument("--load-s", type=float, default=0.0, help="seconds of 503 after the start")
+    parser.add_argument("--fault", help="a fault from the start")
+    args = parser.parse_args()
+    token = args.token_file.read_text().strip() if args.token_file else None
+    settings = Settings(args.model, args.flavour, args.ttft_s, args.itl_s, args.context, args.step_s)
+    asyncio.run(serve(args.host, args.port, FakeEngine(settings, token, Fault(args.fault), args.load_s)))
+
+
+if __name__ == "__main__":
+    main()
