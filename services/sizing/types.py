@@ -45,7 +45,7 @@ class CardSpec:
     chip: str | None
     architecture: str | None
     compute_capability: str | None
-    vram_bytes: int
+    vram_bytes: int | None
     bandwidth_bytes_per_s: float | None
     fp32_flops: float | None
     fp16_flops: float | None
