@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 ENGINE ?=
 PORT ?= 8000
 
-.PHONY: help install serve test test-fast check clean
+.PHONY: help install serve test test-fast check footprint clean
 help: ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
 
@@ -33,6 +33,9 @@ check: install ## ruff, mypy --strict and the import borders
 	@$(BIN)/ruff check .
 	@$(BIN)/mypy
 	@$(BIN)/pytest -q tests/test_borders.py
+
+footprint: install ## measure the memory of every process of a stack, write docs/footprint.md
+	@$(BIN)/python -m tests.e2e.footprint
 
 clean: ## remove environments and caches of this checkout (not the weights cache)
 	rm -rf $(VENV) .venvs .mypy_cache .ruff_cache run
