@@ -112,11 +112,32 @@ class Host:
 
 
 @dataclass(frozen=True, slots=True)
+class RecurrentLayers:
+    """The layers of a hybrid model that keep a state of fixed size per sequence instead of a KV cache.
+
+    State per sequence and layer: `value_heads x value_head_dim x key_head_dim` elements (none for `short_conv`), and a convolution tail of
+    `(conv_kernel - 1) x (2 x key_heads x key_head_dim + value_heads x value_head_dim)`. In Mamba-2's words key_heads are the groups,
+    key_head_dim is the state size; a `short_conv` (LFM2) has only its tail of `(conv_kernel - 1) x hidden_size`.
+    """
+
+    kind: Literal["gated_delta", "mamba2", "short_conv"]
+    layers: int
+    conv_kernel: int
+    value_heads: int = 0
+    value_head_dim: int = 0
+    key_heads: int = 0
+    key_head_dim: int = 0
+
+
+@dataclass(frozen=True, slots=True)
 class TextGeometry:
     """The numbers of a decoder (or encoder) transformer that memory depends on. Names follow Hugging Face's config.json.
 
     `head_dim` is the config's own, never hidden/heads. `sliding_window_tokens` with `sliding_window_layers` says how many layers
-    keep only a window; `kv_layers` is None when every layer keeps a cache. MLA models set the two `mla_*` figures.
+    keep only a window; `kv_layers` is None when every layer keeps a cache. MLA models set the `mla_*` figures.
+    `full_attention_head_dim` and `full_attention_kv_heads` are for models whose layers without a window are wider (Gemma 4).
+    `num_dense_layers` is how many layers of an MoE model have a plain MLP of `intermediate_size`; `shared_expert_intermediate_size` is the
+    width of the expert that every token visits (all of them together). `params.py` counts from these figures.
     """
 
     architecture: str
@@ -138,9 +159,17 @@ class TextGeometry:
     sliding_window_layers: int | None = None
     mla_kv_lora_rank: int | None = None
     mla_rope_head_dim: int | None = None
+    mla_q_lora_rank: int | None = None
+    mla_nope_head_dim: int | None = None
+    mla_v_head_dim: int | None = None
     num_experts: int | None = None
     num_experts_per_tok: int | None = None
     moe_intermediate_size: int | None = None
+    num_dense_layers: int | None = None
+    shared_expert_intermediate_size: int | None = None
+    full_attention_head_dim: int | None = None
+    full_attention_kv_heads: int | None = None
+    recurrent: RecurrentLayers | None = None
     other_params: int = 0
     vision_params: int = 0
 
