@@ -32,16 +32,18 @@ class DamagedError(ProvisionError):
 
 
 class NoSpaceError(ProvisionError):
-    """The disk can't take it."""
+    """The disk can't take it. `need_bytes` is None where it was found full while writing, all checks notwithstanding."""
 
-    def __init__(self, what: str, where: Path, need_bytes: int, have_bytes: int) -> None:
+    def __init__(self, what: str, where: Path, need_bytes: int | None, have_bytes: int) -> None:
         self.where = where
         self.need_bytes = need_bytes
         self.have_bytes = have_bytes
-        super().__init__(
-            f"{what} needs {_size(need_bytes)} in {where}, where {_size(have_bytes)} is free. "
-            f"Free {_size(need_bytes - have_bytes)} there, or set RIGSERVE_CACHE to a folder on a larger disk."
-        )
+        if need_bytes is None:
+            finding = f"{what}: the disk of {where} is full, {_size(have_bytes)} is free; what was fetched so far is kept. Free space there"
+        else:
+            finding = f"{what} needs {_size(need_bytes)} in {where}, where {_size(have_bytes)} is free"
+            finding += f". Free {_size(need_bytes - have_bytes)} there"
+        super().__init__(f"{finding}, or set RIGSERVE_CACHE to a folder on a larger disk.")
 
 
 def _size(count_bytes: int) -> str:
