@@ -62,7 +62,7 @@ def _sentence(subject: list[str], rng: random.Random) -> str:
 def prompt_for(digit: int, rng: random.Random) -> str:
     """A random sentence that names the digit, e.g. 7 -> "draw me a neat number seven, please"."""
     name = NAMES[digit] if rng.random() < 0.55 else str(digit)
-    named = rng.choice(FORMS).format(name)
+    named = rng.choice(FORMS).format(name + "s" if rng.random() < 0.03 else name)
     if rng.random() < 0.15:
         return named
     return _sentence([named], rng)

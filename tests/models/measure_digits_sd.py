@@ -111,7 +111,7 @@ def measure_time(pipe: StableDiffusionPipeline) -> None:
 
 def grid(pictures: np.ndarray, columns: int) -> Image.Image:
     rows = [np.concatenate(list(pictures[i : i + columns]), axis=1) for i in range(0, len(pictures), columns)]
-    return Image.fromarray(np.concatenate(rows))
+    return Image.fromarray(np.concatenate(rows)).convert("L")
 
 
 def main() -> None:
