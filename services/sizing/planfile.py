@@ -37,12 +37,15 @@ class PlanFileError(Exception):
 def to_json(value: Any) -> Any:
     """The plain JSON form (dicts, lists, str, numbers, None) of any value of types.py; every field is present, unknown is null.
 
-    A FitReport also says "fits", a MemoryBill "total_bytes": readers must not need to know the rules.
+    A FitReport also says "fits", "variant", "engine" and "dtype" at its top level, a MemoryBill "total_bytes": readers must not need to know the rules.
     """
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         plain = {field.name: to_json(getattr(value, field.name)) for field in dataclasses.fields(value)}
         if isinstance(value, FitReport):
             plain["fits"] = value.fits
+            plain["variant"] = value.variant_id
+            plain["engine"] = value.choice.engine.value if value.choice else None
+            plain["dtype"] = value.choice.dtype if value.choice else None
         if isinstance(value, MemoryBill):
             plain["total_bytes"] = value.total_bytes
         return plain
