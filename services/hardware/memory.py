@@ -36,6 +36,11 @@ def tree_resident_bytes(pid: int, proc: Path = Path("/proc")) -> int | None:
     return sum(known) if known else None
 
 
+def process_resident_bytes(pid: int, proc: Path = Path("/proc")) -> int | None:
+    """Host memory of this one process (PSS, else RSS), in bytes."""
+    return _process_bytes(proc / str(pid))
+
+
 def process_tree(pid: int, proc: Path = Path("/proc")) -> tuple[int, ...]:
     """`pid` and all its descendants now, parents before children; zombies are left out."""
     children: dict[int, list[int]] = defaultdict(list)

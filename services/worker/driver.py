@@ -1,0 +1,266 @@
+"""Runs one engine through its states: what `lifecycle` decides is done here, with real processes, ports and clocks."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import socket
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+from services.hardware.memory import CardLostError, process_resident_bytes
+from services.sizing.types import Plan
+from services.wire.worker import WorkerState, WorkerStatus
+from services.worker import admission, lifecycle
+from services.worker.enginelog import EngineLog
+from services.worker.engines import launch as launch_of
+from services.worker.engines.environment import child_environment
+from services.worker.engines.order import Launch, LaunchError, Order, PrivateFile
+from services.worker.failure import why_it_ended
+from services.worker.gauge import Gauge
+from services.worker.lifecycle import Life
+from services.worker.probe import EngineHttp, NoAnswer
+from services.worker.process import EngineProcess
+
+
+@dataclass(frozen=True, slots=True)
+class Timing:
+    """How often the driver looks, in seconds."""
+
+    poll_s: float = 0.1  # while loading
+    slow_poll_s: float = 0.5  # after the first ten seconds of loading
+    probe_s: float = 5.0  # once ready
+    probe_timeout_s: float = 10.0
+    sample_s: float = 1.0  # memory, while loading; at every fifth of it once ready
+
+
+class Driver:
+    """One placement's engine. `run` keeps it up until `stop`; `status` and `restart` may be called at any time on the same loop."""
+
+    def __init__(
+        self,
+        plan: Plan,
+        order: Order,
+        log: EngineLog,
+        *,
+        say: Callable[[str], None] = lambda text: None,
+        timing: Timing | None = None,
+        launcher: Callable[[Order], Launch] = launch_of,
+    ) -> None:
+        self._plan, self._order, self._log, self._say, self._launcher = plan, order, log, say, launcher
+        self._timing = timing or Timing()
+        probe_host = "127.0.0.1" if order.engine_host in ("0.0.0.0", "::") else order.engine_host  # noqa: S104 - compared, not bound
+        self._http = EngineHttp(probe_host, order.engine_port, order.token)
+        self._interrupt = asyncio.Event()
+        self._stopping = False
+        self._process: EngineProcess | None = None
+        self._gauge: Gauge | None = None
+        self._load_s: float | None = None
+        self._peak_bytes: int | None = None
+        self._free_bytes: int | None = None
+        self._used_before_bytes: int | None = None
+        self._version: str | None = None
+        self.life: Life = lifecycle.born(time.monotonic())
+
+    def status(self) -> WorkerStatus:
+        placement = self._order.placement
+        running = self._process is not None and not self._process.exited.is_set()
+        return WorkerStatus(
+            placement_id=placement.id,
+            model_id=placement.model_id,
+            card_id=self._order.card.id,
+            engine=placement.choice.engine.value,
+            state=self.life.state,
+            state_for_s=round(time.monotonic() - self.life.since_s, 3),
+            reason=self.life.reason,
+            engine_pid=self._process.pid if self._process and running else None,
+            restarts=self.life.restarts,
+            load_s=self._load_s,
+            peak_bytes=self._peak_bytes,
+            resident_bytes=self._gauge.now_bytes if self._gauge and running else None,
+            worker_resident_bytes=process_resident_bytes(os.getpid()),
+            free_bytes_at_start=self._free_bytes,
+            engine_version=self._version,
+        )
+
+    def stop(self) -> None:
+        """End the engine for good; `run` returns when its tree is gone."""
+        self._stopping = True
+        self._turn(lifecycle.told_to_stop(self.life, time.monotonic()))
+        self._interrupt.set()
+
+    def restart(self) -> None:
+        """Stop the engine, if there is one, and start it again at once, also after it was given up."""
+        if not self._stopping:
+            self._turn(lifecycle.asked_to_restart(self.life, time.monotonic()))
+            self._interrupt.set()
+
+    async def run(self, *, until_failed: bool = False) -> None:
+        """Until `stop`; with `until_failed` also until the engine is given up."""
+        while not self._stopping and not (until_failed and self.life.state is WorkerState.FAILED):
+            self._interrupt.clear()
+            await self._one_start()
+            if not self._interrupt.is_set() and not (until_failed and self.life.state is WorkerState.FAILED):
+                await self._pause()
+
+    async def _pause(self) -> None:
+        """Until the next start is due, or for ever after a failure; an interrupt ends it."""
+        retry_at_s = self.life.retry_at_s
+        patience_s = None if retry_at_s is None else max(0.0, retry_at_s - time.monotonic())
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(self._interrupt.wait(), patience_s)
+
+    async def _one_start(self) -> None:
+        """From the look at memory to the end of the engine, whatever the end."""
+        launch = self._admit()
+        if launch is None:
+            return
+        process = None
+        try:
+            for file in launch.files:
+                _write_private(file)
+            self._log.new_start(f"start {self.life.starts + 1} of {self._order.placement.id}")
+            env = child_environment(os.environ, self._order.card) | launch.env
+            process = EngineProcess(launch.argv, env, launch.cwd, self._log, launch.stop_grace_s)
+            self._process = process
+            self._gauge = Gauge(self._order.card, process.tree, self._used_before_bytes)
+            self._turn(lifecycle.launched(self.life, time.monotonic()))
+            await self._until_over(process, launch, self._gauge)
+        except (OSError, LaunchError) as error:
+            hopeless = isinstance(error, LaunchError)
+            self._turn(lifecycle.ended(self.life, time.monotonic(), f"could not be started: {error}", hopeless=hopeless))
+        finally:
+            if process is not None:
+                await process.stop()
+            for file in launch.files:
+                file.path.unlink(missing_ok=True)
+
+    def _admit(self) -> Launch | None:
+        """The command line, or None (and the state says why) when the engine must not be started now."""
+        now = time.monotonic()
+        placement, card = self._order.placement, self._order.card
+        try:
+            free = admission.measure(self._plan, placement, card)
+            self._free_bytes, self._used_before_bytes = free.free_bytes, free.used_bytes
+            refused = admission.refusal(placement, card, free)
+            if refused:  # once it has been ready, the missing memory may only be what the dead engine has not given back yet
+                self._turn(lifecycle.ended(self.life, now, refused, hopeless=not self.life.was_ready))
+                return None
+            if _port_taken(self._order.engine_host, self._order.engine_port):
+                self._turn(lifecycle.ended(self.life, now, f"the engine's port {self._order.engine_port} is in use by another program"))
+                return None
+            return self._launcher(replace(self._order, free_bytes=free.free_bytes))
+        except (CardLostError, LaunchError) as error:
+            self._turn(lifecycle.ended(self.life, now, str(error), hopeless=True))
+            return None
+
+    async def _until_over(self, process: EngineProcess, launch: Launch, gauge: Gauge) -> None:
+        """Tend the engine until it ends by itself, has a problem, or somebody asks for a stop or restart."""
+        tending = asyncio.create_task(self._tend(launch, gauge))
+        gone = asyncio.create_task(process.exited.wait())
+        told = asyncio.create_task(self._interrupt.wait())
+        try:
+            await asyncio.wait({tending, gone, told}, return_when=asyncio.FIRST_COMPLETED)
+            if told.done():
+                return
+            problem = why_it_ended(process.code or 0, self._log.lines()) if gone.done() else tending.result()
+            self._turn(lifecycle.ended(self.life, time.monotonic(), problem))
+        finally:
+            for task in (tending, gone, told):
+                task.cancel()
+            await asyncio.gather(tending, gone, told, return_exceptions=True)
+
+    async def _tend(self, launch: Launch, gauge: Gauge) -> str:
+        """Load, warm up, watch; returns what went wrong."""
+        sampling = asyncio.create_task(self._sample(gauge))
+        try:
+            begun = time.monotonic()
+            speed = self._order.placement.report.speed
+            limit_s = lifecycle.start_deadline_s(speed.load_s if speed else None, on_gpu=self._order.card.vendor != "cpu")
+            problem = await self._load(launch, begun, limit_s) or await self._warm_up(launch, begun, limit_s)
+            if problem:
+                return problem
+            self._load_s = round(time.monotonic() - begun, 3)
+            await asyncio.to_thread(gauge.sample)
+            self._peak_bytes = gauge.peak_bytes
+            self._version = await self._ask_version(launch)
+            self._turn(lifecycle.warmed(self.life, time.monotonic()))
+            return await self._watch(launch)
+        finally:
+            sampling.cancel()
+
+    async def _load(self, launch: Launch, begun: float, limit_s: float) -> str | None:
+        """Until the engine's health route says 200; a sentence when that took too long."""
+        while (for_s := time.monotonic() - begun) < limit_s:
+            if await self._probe(launch) is None:
+                self._turn(lifecycle.loaded(self.life, time.monotonic()))
+                return None
+            await asyncio.sleep(self._timing.poll_s if for_s < 10 else self._timing.slow_poll_s)
+        last = next((line for line in reversed(self._log.lines()) if line.strip()), "nothing")
+        return f"not loaded after {limit_s:.0f} s; its last line: {last[:300]}"
+
+    async def _warm_up(self, launch: Launch, begun: float, limit_s: float) -> str | None:
+        """One real request; a sentence when it failed."""
+        patience_s = max(60.0, limit_s - (time.monotonic() - begun))
+        try:
+            answer = await asyncio.to_thread(self._http.ask, "POST", launch.warm_up.path, launch.warm_up.body, timeout_s=patience_s)
+        except NoAnswer as error:
+            return f"the warm-up request got no answer: {error}"
+        if answer.status == 200:
+            return None
+        return f"the warm-up request failed with {answer.status}: {answer.body[:300].decode('utf8', 'replace')}"
+
+    async def _watch(self, launch: Launch) -> str:
+        while True:
+            await asyncio.sleep(self._timing.probe_s)
+            problem = await self._probe(launch)
+            self.life = lifecycle.probed(self.life, time.monotonic(), problem)
+            if lifecycle.is_hung(self.life):
+                return f"hung: {self.life.misses} health probes in a row failed; the last: {problem}"
+
+    async def _probe(self, launch: Launch) -> str | None:
+        try:
+            answer = await asyncio.to_thread(self._http.ask, "GET", launch.health_path, timeout_s=self._timing.probe_timeout_s)
+        except NoAnswer as error:
+            return str(error)
+        return None if answer.status == 200 else f"GET {launch.health_path}: status {answer.status}"
+
+    async def _sample(self, gauge: Gauge) -> None:
+        while True:
+            await asyncio.to_thread(gauge.sample)
+            await asyncio.sleep(self._timing.sample_s * (5 if self.life.state is WorkerState.READY else 1))
+
+    async def _ask_version(self, launch: Launch) -> str | None:
+        """The engine's own word; None when it has none."""
+        if launch.version is None:
+            return None
+        path, key = launch.version
+        try:
+            facts = (await asyncio.to_thread(self._http.ask, "GET", path, timeout_s=self._timing.probe_timeout_s)).json()
+        except NoAnswer:
+            return None
+        return str(facts[key]) if isinstance(facts, dict) and facts.get(key) else None
+
+    def _turn(self, life: Life) -> None:
+        """The one place where the state changes; said aloud."""
+        if (life.state, life.reason) != (self.life.state, self.life.reason):
+            self._say(f"{self._order.placement.id}: {life.state.value}{f': {life.reason}' if life.reason else ''}")
+        self.life = life
+
+
+def _write_private(file: PrivateFile) -> None:
+    file.path.unlink(missing_ok=True)
+    with os.fdopen(os.open(file.path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w", encoding="utf8") as out:
+        out.write(file.text)
+
+
+def _port_taken(host: str, port: int) -> bool:
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # a port in TIME_WAIT is free, as it is for the engines
+        try:
+            probe.bind((host, port))
+        except OSError:
+            return True
+    return False

@@ -1,0 +1,34 @@
+"""Our own image engine (services/diffusion), run by the interpreter of the diffusion environment."""
+
+from __future__ import annotations
+
+from services.worker.engines.order import Launch, LaunchError, Order, WarmUp
+
+MAX_STEPS = 150  # of one image, where the workload doesn't say: more changes nothing that an eye could see
+
+
+def launch(order: Order) -> Launch:
+    """The command line of the placement; the largest image is the plan's: what the card was sized for."""
+    workload = order.image()
+    if order.model is None or order.model.image is None:
+        raise LaunchError(f"{order.placement.model_id} is not an image model of the catalogue; `rigserve models` lists them.")
+    shape = order.model.image
+    argv = (
+        order.python(), "-m", "services.diffusion",
+        "--weights", str(order.weights), "--model-id", order.placement.model_id,
+        "--host", order.engine_host, "--port", str(order.engine_port), "--token-file", str(order.token_file),
+        "--device", "cpu" if order.card.vendor == "cpu" else "cuda:0",  # the only card that it sees
+        "--dtype", order.placement.choice.dtype,
+        "--max-width-px", str(workload.width_px), "--max-height-px", str(workload.height_px), "--max-batch", str(workload.batch),
+        "--max-steps", str(workload.steps or MAX_STEPS),
+        "--multiple-px", str(shape.multiple_px), "--native-px", str(shape.native_px),
+        "--default-steps", str(shape.default_steps), "--default-guidance-scale", f"{shape.default_guidance_scale:g}",
+        "--offload", order.placement.choice.offload,
+    )
+    env = {"PYTHONPATH": str(order.project)}
+    if order.card.vendor == "cpu":
+        env["OMP_NUM_THREADS"] = str(order.cpu_threads)
+    side_px = min(shape.native_px, workload.width_px, workload.height_px)
+    smallest = {"model": order.placement.model_id, "prompt": "warm-up", "size": f"{side_px}x{side_px}", "n": 1, "steps": 1,
+                "response_format": "b64_json"}
+    return Launch(argv=argv, env=env, cwd=order.project, warm_up=WarmUp("/v1/images/generations", smallest), stop_grace_s=10.0)

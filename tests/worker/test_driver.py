@@ -1,0 +1,215 @@
+"""The driver with real engine processes (the stand-in), short times, in this process."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from services.hardware.memory import CardLostError
+from services.sizing.types import Card, Placement
+from services.wire.worker import WorkerState, WorkerStatus
+from services.worker import admission, lifecycle
+from services.worker.driver import Driver, Timing
+from services.worker.enginelog import EngineLog
+from services.worker.engines import launch
+from services.worker.engines.order import Launch, LaunchError, Order
+from tests.worker.running import alive, free_port, gone, stand_in
+from tests.worker.sample import BILL, CPU, GIB, RTX3060TI, TOKEN, order, placement, plan
+
+FAST = Timing(poll_s=0.02, slow_poll_s=0.02, probe_s=0.05, probe_timeout_s=0.3, sample_s=0.2)
+
+
+class Bench:
+    """A driver under test; `states` is everything it said."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.states: list[str] = []
+        self.tasks: list[asyncio.Task[None]] = []
+
+    def start(self, mode: str = "good", *, card: Card = CPU, where: Placement | None = None, grace_s: float = 0.5,
+              launcher: Callable[[Order], Launch] = launch, **run: bool) -> Driver:
+        (self.folder / "token").write_text(TOKEN)
+        (self.folder / "state").mkdir(exist_ok=True)
+        (self.folder / f"{mode}.gguf").touch()
+        where = where or placement(card)
+        made = order(card, where, weights=self.folder / f"{mode}.gguf", engine_port=free_port(), token_file=self.folder / "token",
+                     state_dir=self.folder / "state", engine_python=None, engine_binary=stand_in(self.folder))
+        self.log = EngineLog(self.folder / "engine.log", TOKEN)
+        self.driver = Driver(plan(card, where), made, self.log, say=self.states.append, timing=FAST,
+                             launcher=lambda o: replace(launcher(o), stop_grace_s=grace_s))
+        self.tasks.append(asyncio.create_task(self.driver.run(**run)))
+        return self.driver
+
+    async def until(self, wanted: str | Callable[[WorkerStatus], bool], within_s: float = 8.0) -> WorkerStatus:
+        test = wanted if callable(wanted) else lambda status: status.state == wanted
+        begun = time.monotonic()
+        while not test(self.driver.status()):
+            assert time.monotonic() - begun < within_s, f"{self.driver.status()}\n{self.states}\n{self.log.lines()}"
+            await asyncio.sleep(0.01)
+        return self.driver.status()
+
+    async def stop(self) -> None:
+        for task in self.tasks:
+            self.driver.stop()
+            await task
+        self.log.close()
+
+
+@pytest.fixture
+async def bench(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):  # type: ignore[no-untyped-def]
+    monkeypatch.setattr(lifecycle, "FIRST_PAUSE_S", 0.02)
+    made = Bench(tmp_path)
+    yield made
+    await made.stop()
+
+
+async def test_the_way_up(bench: Bench) -> None:
+    begun = time.monotonic()
+    bench.start()
+    status = await bench.until("ready")
+    assert time.monotonic() - begun < 2.0
+    assert [line.split(":")[1].strip() for line in bench.states] == ["loading", "warming", "ready"]
+    assert alive(status.engine_pid or 0)
+    assert status.peak_bytes is not None
+    assert status.resident_bytes is not None
+    assert (bench.folder / "engine.log").read_text().startswith("--- start 1 of small-0\n")
+
+
+async def test_crash_loop_is_given_up_and_can_be_asked_again(bench: Bench) -> None:
+    driver = bench.start("crash")
+    status = await bench.until("failed")
+    assert status.reason is not None
+    assert status.reason.startswith("given up after 3 starts; the last: the engine ended with code 1: llama_model_load: error loading")
+    assert (status.restarts, status.engine_pid) == (2, None)
+    driver.restart()
+    await bench.until(lambda now: now.restarts == 3)
+    assert (await bench.until("failed")).restarts == 5
+
+
+async def test_crash_loop_can_end_the_run(bench: Bench) -> None:
+    bench.start("crash", until_failed=True)
+    await asyncio.wait_for(bench.tasks[0], 8)
+    assert bench.driver.life.state is WorkerState.FAILED
+
+
+async def test_a_warm_up_that_fails_is_not_ready(bench: Bench) -> None:
+    bench.start("badwarm")
+    status = await bench.until("failed")
+    assert "warm-up request failed with 500" in (status.reason or "")
+    assert not any(": ready" in line for line in bench.states)
+
+
+async def test_a_hung_engine_is_restarted(bench: Bench) -> None:
+    bench.start()
+    pid = (await bench.until("ready")).engine_pid or 0
+    os.kill(pid, signal.SIGSTOP)  # its port still takes connections, as a deadlocked engine's does
+    status = await bench.until("restarting")
+    assert "hung: 3 health probes in a row failed" in (status.reason or "")
+    after = await bench.until("ready")
+    assert after.engine_pid != pid
+    assert after.restarts == 1
+    assert gone(pid)
+
+
+async def test_a_start_that_takes_too_long(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(lifecycle, "LEAST_START_S", 0.4)
+    bench.start("slow")
+    status = await bench.until(lambda now: now.state in ("restarting", "failed"))
+    assert "not loaded after 0 s; its last line:" in (status.reason or "")
+
+
+async def test_an_engine_that_ignores_sigterm_is_killed_after_its_grace(bench: Bench) -> None:
+    driver = bench.start("stubborn")
+    pid = (await bench.until("ready")).engine_pid or 0
+    begun = time.monotonic()
+    driver.stop()
+    assert driver.status().state is WorkerState.DRAINING
+    await bench.tasks[0]
+    assert 0.45 < time.monotonic() - begun < 2.0
+    assert not alive(pid)
+    assert "SIGTERM? no." in bench.log.lines()
+
+
+async def test_a_stop_while_loading(bench: Bench) -> None:
+    driver = bench.start("slow")
+    pid = (await bench.until(lambda now: now.engine_pid is not None)).engine_pid or 0
+    driver.stop()
+    await asyncio.wait_for(bench.tasks[0], 3)
+    assert not alive(pid)
+
+
+async def test_too_little_memory_is_refused_before_any_load(bench: Bench) -> None:
+    bench.start(where=placement(CPU, bill=replace(BILL, weights_bytes=5 * GIB)))
+    status = await bench.until("failed")
+    assert "needs 5.94 GiB" in (status.reason or "")
+    assert "1.94 GiB short" in (status.reason or "")
+    assert (status.restarts, status.engine_pid, status.free_bytes_at_start) == (0, None, 4 * GIB)
+    assert bench.log.lines() == ()
+
+
+async def test_memory_that_comes_back_late_after_a_crash(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The dead engine's memory may still be held for a moment: not a reason to give up an engine that has been ready."""
+    bench.start()
+    pid = (await bench.until("ready")).engine_pid or 0
+    answers = [admission.Free(GIB // 10, None, "still held"), admission.Free(2 * GIB, None, "free again")]
+    monkeypatch.setattr(admission, "measure", lambda *_: answers.pop(0) if len(answers) > 1 else answers[0])
+    os.kill(pid, signal.SIGKILL)
+    await bench.until(lambda now: "still held" in (now.reason or ""))
+    assert (await bench.until("ready")).free_bytes_at_start == 2 * GIB
+
+
+async def test_a_lost_card_is_given_up_at_once(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    def lost(*_: object) -> admission.Free:
+        raise CardLostError("the card GPU-3060ti doesn't answer any more: the card has fallen off the bus.")
+
+    monkeypatch.setattr(admission, "measure", lost)
+    bench.start(card=RTX3060TI)
+    status = await bench.until("failed")
+    assert "fallen off the bus" in (status.reason or "")
+    assert status.restarts == 0
+
+
+async def test_a_placement_that_cannot_be_started(bench: Bench) -> None:
+    def no(order: Order) -> Launch:
+        raise LaunchError("plan it again.")
+
+    bench.start(launcher=no)
+    assert (await bench.until("failed")).reason == "plan it again."
+
+
+async def test_a_taken_engine_port(bench: Bench) -> None:
+    other = await asyncio.start_server(lambda r, w: w.close(), "127.0.0.1", 0)
+    try:
+        driver = bench.start()
+        driver._order = replace(driver._order, engine_port=other.sockets[0].getsockname()[1])
+        assert "is in use by another program" in ((await bench.until("failed")).reason or "")
+    finally:
+        other.close()
+        await other.wait_closed()
+
+
+async def test_a_program_that_is_not_there(bench: Bench) -> None:
+    bench.start(launcher=lambda o: replace(launch(o), argv=("/nowhere/llama-server",)))
+    status = await bench.until("failed")
+    assert "cannot start /nowhere/llama-server: No such file or directory" in (status.reason or "")
+
+
+async def test_private_files_are_private_and_removed(bench: Bench) -> None:
+    from services.worker.engines.order import PrivateFile
+
+    secret = bench.folder / "state" / "vllm.yaml"
+    driver = bench.start(launcher=lambda o: replace(launch(o), files=(PrivateFile(secret, "api-key: [x]"),)))
+    await bench.until("ready")
+    assert secret.stat().st_mode & 0o777 == 0o600
+    assert secret.read_text() == "api-key: [x]"
+    driver.stop()
+    await bench.tasks[0]
+    assert not secret.exists()
