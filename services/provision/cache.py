@@ -88,6 +88,13 @@ def require_space(what: str, folder: Path, need_bytes: int) -> None:
         raise NoSpaceError(what, folder, need_bytes + SPARE_BYTES, have_bytes)
 
 
+def keep_only(folder: Path, keep: set[Path]) -> None:
+    """Remove every other file, and every link: files of another revision must not lie beside what an engine reads."""
+    for path in list(folder.rglob("*")):
+        if path.is_symlink() or (path not in keep and not path.is_dir()):
+            path.unlink()
+
+
 def sync_folder(folder: Path) -> None:
     """Make renames in `folder` survive a power failure."""
     descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)

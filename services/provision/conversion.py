@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import IO
 
 from services.provision.errors import ProvisionError
+from services.provision.pip_install import child_environment
 from services.provision.progress import Progress, ProgressSink
 
 SCRIPT = Path(__file__).with_name("convert_gguf.py")
@@ -35,7 +36,7 @@ def convert(python: Path, gguf: Path, target: Path, dtype: str, progress: Progre
     """
     command = [str(python), "-P", str(SCRIPT), str(gguf), str(target), "--dtype", dtype]
     with tempfile.TemporaryFile() as log:
-        process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=log)
+        process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=log, env=child_environment())
         try:
             assert process.stdout is not None
             for line in process.stdout:
@@ -53,7 +54,7 @@ def convert(python: Path, gguf: Path, target: Path, dtype: str, progress: Progre
 
 def versions_of(python: Path) -> dict[str, str]:
     """The versions of the libraries that do the work, for the manifest."""
-    answer = subprocess.run([str(python), "-P", "-c", _VERSIONS], capture_output=True, check=False, timeout=120)
+    answer = subprocess.run([str(python), "-P", "-c", _VERSIONS], capture_output=True, check=False, env=child_environment())
     try:
         found = json.loads(answer.stdout)
     except ValueError:

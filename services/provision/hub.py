@@ -28,7 +28,6 @@ from services.provision.transfer import Patience, RangeIgnoredError, TryAgainErr
 REPOSITORY = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,95}/[A-Za-z0-9][A-Za-z0-9._-]{0,95}", re.ASCII)
 MAX_LISTING_BYTES = 32 * 2**20
 MAX_FILES = 5000
-CHUNK_BYTES = 1 << 20
 _HEX_SHA256 = re.compile(r"[0-9a-f]{64}")
 _HEX_SHA1 = re.compile(r"[0-9a-f]{40}")
 _RETRY_STATUSES = (408, 429, 500, 502, 503, 504)
@@ -107,12 +106,10 @@ class Hub:
         """A streamed GET whose every failure is a TryAgainError or a ProvisionError."""
         if offline():
             raise UnreachableError(
-                f"{self.repository} is not complete in the cache, and offline mode is on (HF_HUB_OFFLINE). "
+                f"{self.repository} is needed from the hub, and offline mode is on (HF_HUB_OFFLINE). "
                 "Unset it, or fetch the weights once on a machine with a network and copy the cache folder."
             )
-        headers = {"User-Agent": "rigserve", **options.pop("headers", {})}
-        if not constants.HF_HUB_DISABLE_IMPLICIT_TOKEN and (token := get_token()):
-            headers["Authorization"] = f"Bearer {token}"
+        headers = {"User-Agent": "rigserve", **_authorization(), **options.pop("headers", {})}
         timeout = httpx2.Timeout(self.patience.read_s, connect=self.patience.connect_s)
         try:
             with get_session().stream("GET", url, headers=headers, timeout=timeout, **options) as response:
@@ -122,21 +119,18 @@ class Hub:
                 yield response
         except hub_errors.HfHubHTTPError as error:
             raise self._explain(error) from None
-        except httpx2.LocalProtocolError:
-            # Its text would quote the header, and with it the token.
-            raise AccessDeniedError("The hub token holds characters that no token has. Write it again: `hf auth login`.") from None
         except (httpx2.TransportError, httpx2.TooManyRedirects, hub_errors.OfflineModeIsEnabled) as error:
             raise self._unreachable(error) from None
 
     def _blocks(self, response: httpx2.Response) -> Iterator[bytes]:
         try:
-            yield from response.iter_bytes(CHUNK_BYTES)
+            yield from response.iter_bytes()  # as they come: what waits for a full block is lost with the connection
         except (httpx2.TransportError, httpx2.DecodingError) as error:
             raise self._unreachable(error) from None
 
     def _unreachable(self, error: Exception) -> TryAgainError:
         detail = f": {error}"[:200] if str(error) else ""
-        return TryAgainError(f"no connection to {self.endpoint} ({type(error).__name__}{detail})")
+        return TryAgainError(f"the connection to {self.endpoint} failed ({type(error).__name__}{detail})")
 
     def _explain(self, error: hub_errors.HfHubHTTPError) -> Exception:
         """What a refusal by the hub means and what to do about it.
@@ -164,6 +158,16 @@ class Hub:
         if status in _RETRY_STATUSES:
             return TryAgainError(f"the hub answered {status}", _retry_after_s(error.response))
         return ProvisionError(f"The hub answered {status} for {self.repository}. See {page}.")  # 5
+
+
+def _authorization() -> dict[str, str]:
+    """The token from the library's usual places (HF_TOKEN, `hf auth login`), checked here: HTTP libraries quote what they can't send."""
+    token = None if constants.HF_HUB_DISABLE_IMPLICIT_TOKEN else get_token()
+    if token is None:
+        return {}
+    if not token.isascii() or not token.isprintable():
+        raise AccessDeniedError("The hub token holds characters that no token has. Write it again: `hf auth login`, or correct HF_TOKEN.")
+    return {"Authorization": f"Bearer {token}"}
 
 
 @dataclass(frozen=True, slots=True)

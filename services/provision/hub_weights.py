@@ -3,20 +3,19 @@
 from __future__ import annotations
 
 import os
-import time
 from collections.abc import Iterator
 from dataclasses import replace
 from fnmatch import fnmatchcase
 from pathlib import Path
 
-from services.provision.cache import VariantFolder, require_space
+from services.provision.cache import VariantFolder, keep_only, require_space
 from services.provision.errors import DamagedError, NotFoundError, UnreachableError, UnsafeWeightsError
 from services.provision.hub import Hub, Listing
 from services.provision.manifest import Fetched, read_manifest
 from services.provision.names import inside, safe_file
 from services.provision.progress import ByteMeter, Progress, ProgressSink
 from services.provision.safety import PICKLED_SUFFIXES, check_index, is_allowed, is_weights, keep_if_safe, refuse_disallowed
-from services.provision.transfer import Patience, TryAgainError, WantedFile, fetch, missing_bytes, partial_of
+from services.provision.transfer import Patience, TryAgainError, WantedFile, fetch, missing_bytes, partial_of, patiently
 from services.sizing.types import ModelSpec, WeightSource
 
 
@@ -31,7 +30,8 @@ def fetch_from_hub(model: ModelSpec, source: WeightSource, folder: VariantFolder
     listing = list_with_patience(hub, source.revision or "main", progress)  # 1
     wanted = select(listing, source)  # 2
     folder.files.mkdir(parents=True, exist_ok=True)
-    remove_leftovers(folder, wanted)
+    targets = {folder.files / file.name: file for file in wanted}
+    keep_only(folder.files, {*targets, *(partial_of(target, file) for target, file in targets.items())})
     for file in wanted:
         take_from_sibling(file, folder)  # 3
     what = f"Fetching {model.id} from {hub.repository}"
@@ -47,22 +47,19 @@ def fetch_from_hub(model: ModelSpec, source: WeightSource, folder: VariantFolder
 
 
 def list_with_patience(hub: Hub, revision: str, progress: ProgressSink) -> Listing:
-    """Hub.listing, tried again while the failure may pass."""
-    progress(Progress("list", None, None, f"asking {hub.endpoint} for the files of {hub.repository}"))
-    failures = 0
-    while True:
-        try:
-            return hub.listing(revision)
-        except TryAgainError as error:
-            failures += 1
-            wait_s = hub.patience.wait_s(failures, error.asked_s)
-            if wait_s is None:
-                raise UnreachableError(
-                    f"{hub.repository} is not complete in the cache, and the hub can't be asked: {error}. "
-                    "Check the network, or set HF_ENDPOINT to a mirror that this machine reaches; what was fetched is kept."
-                ) from None
-            progress(Progress("list", None, None, f"{error}; trying again in {wait_s:.0f} s"))
-            time.sleep(wait_s)
+    """Hub.listing, tried again while the failure may pass. Raises UnreachableError when it does not."""
+
+    def say(text: str) -> None:
+        progress(Progress("list", None, None, text))
+
+    say(f"asking {hub.endpoint} for the files of {hub.repository}")
+    try:
+        return patiently(lambda: hub.listing(revision), hub.patience, say)
+    except TryAgainError as error:
+        raise UnreachableError(
+            f"{hub.repository} is needed and the hub can't be asked for it: {error}. "
+            "Check the network, or set HF_ENDPOINT to a mirror that this machine reaches; what was fetched is kept."
+        ) from None
 
 
 def select(listing: Listing, source: WeightSource) -> tuple[WantedFile, ...]:
@@ -111,15 +108,6 @@ def _pinned(file: WantedFile, sha256: str | None) -> WantedFile:
             "Nothing was fetched: the file was changed, or the hub is not the one that the catalogue was written from."
         )
     return replace(file, sha256=sha256, git_sha1=None)
-
-
-def remove_leftovers(folder: VariantFolder, wanted: tuple[WantedFile, ...]) -> None:
-    """Files of another revision, or a part of one, must not lie beside what an engine reads."""
-    targets = {folder.files / file.name: file for file in wanted}
-    keep = set(targets) | {partial_of(target, file) for target, file in targets.items()}
-    for path in list(folder.files.rglob("*")):
-        if path not in keep and (path.is_symlink() or not path.is_dir()):
-            path.unlink()
 
 
 def take_from_sibling(file: WantedFile, folder: VariantFolder) -> None:

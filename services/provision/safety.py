@@ -6,19 +6,18 @@ although no engine here runs with trust_remote_code: such a model would fail lat
 from __future__ import annotations
 
 import json
-import struct
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 from services.provision.errors import DamagedError, UnsafeWeightsError
+from services.sizing.checkpoint import CheckpointError
+from services.sizing.checkpoint_safetensors import read_safetensors
 
 WEIGHT_SUFFIXES = (".safetensors", ".gguf")
 SIDE_SUFFIXES = (".json", ".txt", ".model", ".jinja")
 PICKLED_SUFFIXES = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle", ".msgpack", ".h5")
 MAX_CONFIG_BYTES = 4 * 2**20
-# The largest header the format's own implementation accepts (safetensors: MAX_HEADER_SIZE).
-MAX_SAFETENSORS_HEADER_BYTES = 100_000_000
 
 
 def is_weights(name: str) -> bool:
@@ -46,7 +45,7 @@ def refuse_disallowed(names: Iterable[str], where: str) -> None:
 def check_content(path: Path, name: str) -> None:
     """Look into a file that has arrived (its checksum holds): is it what its name says, and free of code?
 
-    1. safetensors: the header parses and its tensors fill the file.  2. GGUF: the magic is there.
+    1. safetensors: the header parses and its tensors lie in the file.  2. GGUF: the magic is there.
     3. a config: JSON without auto_map, and without a pipeline class of its own.
     Raises UnsafeWeightsError or DamagedError.
     """
@@ -75,21 +74,17 @@ def _is_config(name: str) -> bool:
 
 
 def check_safetensors(path: Path) -> None:
-    """The header is JSON, each tensor lies in the file, and nothing follows the last one. Raises DamagedError."""
+    """The header parses, and every tensor lies in the file and has the size of its shape. Raises DamagedError."""
     with path.open("rb") as file:
-        size_bytes = path.stat().st_size
-        prefix = file.read(8)
-        header_bytes = struct.unpack("<Q", prefix)[0] if len(prefix) == 8 else 0
-        if not 2 <= header_bytes <= min(MAX_SAFETENSORS_HEADER_BYTES, size_bytes - 8):
-            raise DamagedError(f"{path} is not a safetensors file: its header would be {header_bytes:,} bytes. Fetch it again.")
-        header = _parse_json(file.read(header_bytes), path)
-    try:
-        ends = [tensor["data_offsets"][1] for name, tensor in header.items() if name != "__metadata__"]
-        last_bytes = max(ends, default=0)
-    except (KeyError, IndexError, TypeError) as error:
-        raise DamagedError(f"{path} has a broken safetensors header ({type(error).__name__}). Fetch it again.") from None
-    if 8 + header_bytes + last_bytes != size_bytes:
-        raise DamagedError(f"{path} holds {size_bytes:,} bytes where its header says {8 + header_bytes + last_bytes:,}. Fetch it again.")
+
+        def read(offset_bytes: int, length_bytes: int) -> bytes:
+            file.seek(offset_bytes)
+            return file.read(length_bytes)
+
+        try:
+            read_safetensors(read, path.name, path.stat().st_size)
+        except CheckpointError as error:
+            raise DamagedError(f"{path.parent} holds a safetensors file that does not open. {error} Fetch it again.") from None
 
 
 def check_config(path: Path) -> None:

@@ -5,17 +5,19 @@ from __future__ import annotations
 import hashlib
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO, Protocol
+from typing import BinaryIO, Protocol, TypeVar
 
 from services.provision.cache import sync_folder
 from services.provision.errors import DamagedError, UnreachableError
 from services.provision.manifest import BLOCK_BYTES, FileRecord, record_of
 from services.provision.names import inside
 from services.provision.progress import ByteMeter
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +45,21 @@ class TryAgainError(Exception):
     def __init__(self, reason: str, asked_s: float | None = None) -> None:
         self.asked_s = asked_s
         super().__init__(reason)
+
+
+def patiently(action: Callable[[], T], patience: Patience, say: Callable[[str], None]) -> T:
+    """The action's result; a TryAgainError is waited out while patience lasts, and raised after that."""
+    failures = 0
+    while True:
+        try:
+            return action()
+        except TryAgainError as error:
+            failures += 1
+            wait_s = patience.wait_s(failures, error.asked_s)
+            if wait_s is None:
+                raise
+            say(f"{error}; trying again in {wait_s:.0f} s")
+            time.sleep(wait_s)
 
 
 class RangeIgnoredError(Exception):
