@@ -21,6 +21,8 @@ from services.sizing.units import gib
 
 MAX_FILE_BYTES = 8 * 1024**2
 _PLAN = TypeAdapter(Plan)
+# What to_json adds to the fields; a file may repeat it, but not contradict it.
+_COMPUTED = ("fits", "total_bytes", "variant", "engine", "dtype")
 _HEADER = "# rigserve plan: the only thing that `rigserve serve` obeys. Sizes are bytes. Made by `rigserve plan`.\n"
 
 
@@ -37,7 +39,8 @@ class PlanFileError(Exception):
 def to_json(value: Any) -> Any:
     """The plain JSON form (dicts, lists, str, numbers, None) of any value of types.py; every field is present, unknown is null.
 
-    A FitReport also says "fits", "variant", "engine" and "dtype" at its top level, a MemoryBill "total_bytes": readers need not know the rules.
+    A FitReport also says "fits", "variant", "engine" and "dtype" at its top level, a MemoryBill "total_bytes": readers need not know
+    the rules.
     """
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         plain = {field.name: to_json(getattr(value, field.name)) for field in dataclasses.fields(value)}
@@ -172,7 +175,7 @@ def _refuse_unknown(raw: Any, known: Any, name: str, place: str) -> None:
             here = f"{place}.{key}" if place else str(key)
             if key not in known:
                 raise PlanFileError(name, here, "unknown key.")
-            if key in ("fits", "total_bytes") and item != known[key]:
+            if key in _COMPUTED and item != known[key]:
                 raise PlanFileError(name, here, f"says {item}, but the lines around it make it {known[key]}; leave it out.")
             _refuse_unknown(item, known[key], name, here)
     elif isinstance(raw, list) and isinstance(known, list):

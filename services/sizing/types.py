@@ -75,6 +75,7 @@ class Card:
 
     `id` is stable over reboots: the GPU's UUID (NVIDIA), its PCI address (AMD), `sim-N` for a simulated card.
     `total_bytes` is what the driver reports, not the number on the box. `spec` is the catalogue key, None if unknown there.
+    `profile` is what a micro-benchmark found on a CMP card; None means not probed, and such a card is taken as stock.
     """
 
     id: str
@@ -94,6 +95,7 @@ class Card:
     power_limit_watts: float | None = None
     simulated: bool = False
     note: str | None = None
+    profile: Literal["stock", "unlocked"] | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,0 +1,89 @@
+"""One memory bill: what a variant, run by a chosen engine at a workload, takes of its card and of the host."""
+
+from __future__ import annotations
+
+from services.sizing.engines import DTYPE_BYTES
+from services.sizing.memory_image import component_bytes, image_peak
+from services.sizing.memory_text import (
+    VLLM_BLOCK_TOKENS,
+    VLLM_CPU_BLOCK_TOKENS,
+    kv_element_bytes,
+    llamacpp_compute_bytes,
+    llamacpp_kv_bytes,
+    vllm_activation_bytes,
+    vllm_kv_bytes,
+)
+from services.sizing.memory_weights import llamacpp_bytes, rotary_cache_bytes, safetensors_bytes
+from services.sizing.overheads import OVERHEADS, graphs_bytes
+from services.sizing.types import Engine, EngineChoice, HostNeed, ImageWorkload, MemoryBill, ModelSpec, TextWorkload, Variant, Workload
+
+VULKAN = "llamacpp-vulkan"
+
+
+def make_bill(model: ModelSpec, variant: Variant, choice: EngineChoice, workload: Workload) -> MemoryBill:
+    """The bill, line by line.
+
+    The KV line is the whole pool: every sequence at full context, never less (no paging is counted on), so `kv_cache_bytes` is what an
+    engine may be told to allocate. The reserve is the stated margin of error of this estimate. Raises ValueError when the workload is of
+    the other kind than the model.
+    """
+    if model.image is not None and isinstance(workload, ImageWorkload):
+        peak = image_peak(model.image, variant, workload, DTYPE_BYTES[choice.dtype], choice.offload)
+        return _with_overhead(choice, peak.weights_bytes, 0, peak.activation_bytes, 0)
+    if model.text is not None and isinstance(workload, TextWorkload):
+        if choice.engine is Engine.LLAMACPP:
+            return _llamacpp_bill(model, variant, choice, workload)
+        return _vllm_bill(model, variant, choice, workload)
+    raise ValueError(f"{model.id} is a {model.kind} model; a {workload.kind} workload can't be sized for it.")
+
+
+def _vllm_bill(model: ModelSpec, variant: Variant, choice: EngineChoice, workload: TextWorkload) -> MemoryBill:
+    assert model.text is not None
+    dtype_bytes = DTYPE_BYTES[choice.dtype]
+    on_cpu = choice.environment == "vllm-cpu"
+    weights = safetensors_bytes(model.text, variant, dtype_bytes) + rotary_cache_bytes(model.text, dtype_bytes)
+    kv = 0
+    if model.kind != "embedding":
+        kv = vllm_kv_bytes(
+            model.text, workload.context_tokens, workload.sequences, kv_element_bytes(choice.kv_dtype, dtype_bytes),
+            block_tokens=VLLM_CPU_BLOCK_TOKENS if on_cpu else VLLM_BLOCK_TOKENS,
+        )  # fmt: skip
+    graphs = 0 if choice.enforce_eager or on_cpu else graphs_bytes(workload.sequences)
+    return _with_overhead(choice, weights, kv, vllm_activation_bytes(model.text, workload, dtype_bytes), graphs)
+
+
+def _llamacpp_bill(model: ModelSpec, variant: Variant, choice: EngineChoice, workload: TextWorkload) -> MemoryBill:
+    assert model.text is not None
+    weights, _ = llamacpp_bytes(model.text, variant, on_gpu=choice.environment != "llamacpp-cpu")
+    kv = llamacpp_kv_bytes(model.text, workload.context_tokens, workload.sequences, kv_element_bytes(choice.kv_dtype, 2))
+    # Through Vulkan llama.cpp asks the driver whether flash attention works, so the bill must hold without it.
+    compute = llamacpp_compute_bytes(
+        model.text, workload.context_tokens * workload.sequences, flash_attention=choice.environment != VULKAN
+    )
+    return _with_overhead(choice, weights, kv, compute, 0)
+
+
+def _with_overhead(choice: EngineChoice, weights: int, kv: int, activation: int, graphs: int) -> MemoryBill:
+    own = OVERHEADS[choice.environment]
+    reserve = own.margin_bytes + int(own.margin_share * (weights + kv) + own.activation_share * activation)
+    return MemoryBill(weights, kv, activation, own.card_bytes, graphs, reserve)
+
+
+def host_need(model: ModelSpec, variant: Variant, choice: EngineChoice, bill: MemoryBill) -> HostNeed:
+    """Host RAM while loading and serving, and disk for the weights.
+
+    On a CPU card the bill is host RAM. On a GPU: the process tree, plus what stays on the host: llama.cpp's token table, the waiting
+    components of an offloaded pipeline, or the largest component while a pipeline loads. Weights that are mapped or streamed are not
+    counted: the system may drop those pages.
+    """
+    own = OVERHEADS[choice.environment]
+    disk = variant.file_bytes or variant.weight_bytes or bill.weights_bytes
+    if choice.environment.endswith("-cpu"):
+        return HostNeed(bill.total_bytes, disk)
+    held = 0
+    if choice.engine is Engine.LLAMACPP and model.text is not None:
+        held = llamacpp_bytes(model.text, variant, on_gpu=True)[1]
+    elif model.image is not None:
+        sizes = [component_bytes(part, variant.quant, DTYPE_BYTES[choice.dtype]) for part in model.image.components]
+        held = max(sizes, default=0) if choice.offload == "none" else sum(sizes)
+    return HostNeed(own.host_bytes + held, disk)

@@ -1,0 +1,249 @@
+"""Can this card serve this model at this workload? One question, one FitReport."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from itertools import islice
+
+from services.sizing.cards import spec_of
+from services.sizing.catalogue import Catalogue
+from services.sizing.engines import NATIVE_BF16_FLAGS, EngineRefusal, choices
+from services.sizing.judge import Judged, best_of, judge, largest_workload
+from services.sizing.quant import quality_loss
+from services.sizing.speed import predict
+from services.sizing.types import (
+    Card,
+    Engine,
+    EngineChoice,
+    FitReport,
+    Hint,
+    Host,
+    ImageWorkload,
+    ModelSpec,
+    TextWorkload,
+    Variant,
+    Verdict,
+    Workload,
+)
+
+# A variant that loses more than this (relative perplexity) is offered only when nothing better fits.
+ACCEPTABLE_LOSS = 0.045
+DEFAULT_CONTEXT_TOKENS = 4096
+DEFAULT_SEQUENCES = 4
+MAX_HINTS = 6
+# Bounds that no machine of this decade goes beyond; they keep nonsense from becoming arithmetic.
+MAX_CONTEXT_TOKENS = 2**24
+MAX_WORKLOAD_SEQUENCES = 4096
+MAX_SIDE_PX = 2**16
+MAX_IMAGES = 256
+
+
+class WorkloadError(ValueError):
+    """A workload that can't be asked for; the message says which value and why."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Question:
+    card: Card
+    model: ModelSpec
+    host: Host
+    have_bytes: int
+    engine: Engine | None
+
+
+def fit(
+    card: Card, model: ModelSpec, host: Host, *, variant_id: str | None = None, workload: Workload | None = None,
+    engine: Engine | None = None, have_bytes: int | None = None, catalogue: Catalogue | None = None,
+) -> FitReport:
+    """The answer, with the arithmetic.
+
+    1. What the card can give: `have_bytes` when the caller knows, else what is free now, else all of it.
+    2. Every variant (or the one asked for) with every way to run it. None at all: does not fit, with the reasons.
+    3. The workload asked for; without one the usual, and smaller ones where that does not fit anywhere.
+    4. The best way: fits before tight before not; variants of acceptable quality first; vLLM before llama.cpp; least quality lost.
+    5. For the one chosen: largest workload, speed, host needs; where it is not a plain fit, what would fit instead.
+
+    Raises WorkloadError for a workload of the wrong kind or out of all bounds.
+    """
+    # 1
+    have = have_bytes if have_bytes is not None else card.total_bytes if card.free_bytes is None else min(card.free_bytes, card.total_bytes)
+    question = _Question(card, model, host, max(0, have), engine)
+    if workload is not None:
+        check_workload(model, workload)
+    # 2
+    ways, refusals = _ways(question, variant_id)
+    if not ways:
+        hints = _other_models(question, catalogue)
+        return replace(_refused(question, workload, refusals), hints=hints)
+    # 3, 4
+    chosen = _choose(question, ways, workload)
+    if chosen.choice.engine is Engine.LLAMACPP and engine is None:
+        said = replace(chosen.choice, reasons=(*chosen.choice.reasons, *refusals[:2]))
+        chosen = replace(chosen, choice=said)
+    # 5
+    report = _report(question, chosen)
+    if chosen.verdict is Verdict.FITS:
+        return report
+    hints = _own_hints(question, chosen, report.largest) + _other_models(question, catalogue)
+    return replace(report, hints=hints[:MAX_HINTS])
+
+
+def check_workload(model: ModelSpec, workload: Workload) -> None:
+    """Raise WorkloadError unless the workload is of the model's kind and within what anybody could mean."""
+    if isinstance(workload, TextWorkload):
+        if model.text is None:
+            raise WorkloadError(f"{model.id} makes images; ask with a size, not with context and sequences.")
+        bounds = (
+            ("context_tokens", workload.context_tokens, MAX_CONTEXT_TOKENS), ("sequences", workload.sequences, MAX_WORKLOAD_SEQUENCES),
+            ("batch_tokens", workload.batch_tokens or 1, MAX_CONTEXT_TOKENS),
+        )  # fmt: skip
+    else:
+        if model.image is None:
+            raise WorkloadError(f"{model.id} makes text; ask with context and sequences, not with a size.")
+        bounds = (
+            ("width_px", workload.width_px, MAX_SIDE_PX), ("height_px", workload.height_px, MAX_SIDE_PX),
+            ("batch", workload.batch, MAX_IMAGES),
+        )  # fmt: skip
+    for name, value, most in bounds:
+        if not 1 <= value <= most:
+            raise WorkloadError(f"{name} is {value}; it must be between 1 and {most}.")
+    if isinstance(workload, TextWorkload) and model.text is not None and workload.context_tokens > model.text.max_position_embeddings:
+        most = model.text.max_position_embeddings
+        raise WorkloadError(f"context_tokens is {workload.context_tokens}; {model.id} was made for at most {most}.")
+
+
+def default_workloads(model: ModelSpec) -> tuple[Workload, ...]:
+    """What is assumed when nobody says: the usual first, then smaller ones for small cards."""
+    if model.image is not None:
+        side, step = model.image.native_px, model.image.multiple_px
+        sides = dict.fromkeys(max(step, side * share // 4 // step * step) for share in (4, 3, 2))
+        return tuple(ImageWorkload(side, side) for side in sides)
+    limit = model.text.max_position_embeddings if model.text else DEFAULT_CONTEXT_TOKENS
+    context = min(DEFAULT_CONTEXT_TOKENS, limit)
+    return TextWorkload(context, DEFAULT_SEQUENCES), TextWorkload(context, 1), TextWorkload(min(2048, limit), 1)
+
+
+def loss_of(variant: Variant) -> float:
+    """Quality lost by a variant: the catalogue's figure, else the table's."""
+    return variant.quality_loss if variant.quality_loss is not None else quality_loss(variant.quant)
+
+
+def _ways(question: _Question, variant_id: str | None) -> tuple[list[tuple[Variant, EngineChoice]], list[str]]:
+    """Every (variant, choice), best first, and the sentences of the refusals."""
+    found: list[tuple[Variant, EngineChoice]] = []
+    refusals: list[str] = []
+    spec = spec_of(question.card)
+    for variant in question.model.variants:
+        if variant_id is not None and variant.id != variant_id:
+            continue
+        answer = choices(question.card, spec, question.host, question.model, variant, question.engine)
+        if isinstance(answer, EngineRefusal):
+            refusals.append(answer.reason)
+        else:
+            found += [(variant, choice) for choice in answer]
+    if variant_id is not None and not found and not refusals:
+        known = ", ".join(variant.id for variant in question.model.variants)
+        refusals.append(f"{question.model.id} has no variant {variant_id}; it has {known}.")
+    order = {id(pair): index for index, pair in enumerate(found)}
+    return sorted(found, key=lambda pair: (*_preference(question, *pair), order[id(pair)])), list(dict.fromkeys(refusals))
+
+
+def _preference(question: _Question, variant: Variant, choice: EngineChoice) -> tuple[bool, bool, bool, float, bool]:
+    """Whole pipelines before offloaded ones, vLLM before llama.cpp, then least quality lost, then the dtype that the CPU is fast in."""
+    fast16 = bool(NATIVE_BF16_FLAGS & set(question.host.cpu_flags))
+    slow_dtype = question.card.vendor == "cpu" and (choice.dtype == "bfloat16") != fast16
+    return loss_of(variant) > ACCEPTABLE_LOSS, choice.offload != "none", choice.engine is Engine.LLAMACPP, loss_of(variant), slow_dtype
+
+
+def _choose(question: _Question, ways: list[tuple[Variant, EngineChoice]], workload: Workload | None) -> Judged:
+    workloads = (workload,) if workload is not None else default_workloads(question.model)
+    good = [way for way in ways if loss_of(way[0]) <= ACCEPTABLE_LOSS]
+    last: Judged | None = None
+    for some in dict.fromkeys((tuple(good), tuple(ways))):
+        for asked in workloads:
+            best = best_of(_judged(question, variant, choice, asked) for variant, choice in some)
+            if best is not None and best.verdict is not Verdict.DOES_NOT_FIT:
+                return best
+            last = best or last
+    assert last is not None
+    return last
+
+
+def _judged(question: _Question, variant: Variant, choice: EngineChoice, workload: Workload) -> Judged:
+    return judge(question.model, variant, choice, workload, question.host, question.card, question.have_bytes)
+
+
+def _report(question: _Question, chosen: Judged) -> FitReport:
+    card, model, bill = question.card, question.model, chosen.bill
+    return FitReport(
+        model_id=model.id, card_id=card.id, card_name=card.name, simulated=card.simulated, verdict=chosen.verdict, reason=chosen.reason,
+        variant_id=chosen.variant.id, quant=chosen.variant.quant, choice=chosen.choice, workload=chosen.workload, bill=bill,
+        need_bytes=bill.total_bytes, have_bytes=question.have_bytes, headroom_bytes=question.have_bytes - bill.total_bytes,
+        margin_bytes=bill.reserve_bytes,
+        largest=largest_workload(model, chosen.variant, chosen.choice, chosen.workload, question.host, card, question.have_bytes),
+        speed=predict(card, model, chosen.choice, chosen.workload, bill), host=chosen.host,
+    )  # fmt: skip
+
+
+def _refused(question: _Question, workload: Workload | None, refusals: list[str]) -> FitReport:
+    card = question.card
+    return FitReport(
+        model_id=question.model.id, card_id=card.id, card_name=card.name, simulated=card.simulated, verdict=Verdict.DOES_NOT_FIT,
+        reason=" ".join(refusals) or f"{question.model.id} has no variant.", workload=workload, have_bytes=question.have_bytes,
+    )  # fmt: skip
+
+
+def _own_hints(question: _Question, chosen: Judged, largest: Workload | None) -> tuple[Hint, ...]:
+    """What of the same model would fit, least quality lost first: a smaller workload, a smaller variant, both."""
+    card, model = question.card, question.model
+    found: list[Hint] = []
+    if largest is not None and largest != chosen.workload:
+        text = f"{chosen.variant.quant} with {workload_words(largest)}"
+        found.append(Hint(text, model.id, chosen.variant.id, largest, card.id))
+    ways, _ = _ways(question, None)
+    for variant, choice in sorted(ways, key=lambda way: loss_of(way[0])):
+        if variant.id == chosen.variant.id or any(hint.variant_id == variant.id for hint in found):
+            continue
+        at = _judged(question, variant, choice, chosen.workload)
+        if at.verdict is Verdict.FITS:
+            text = f"{variant.quant} ({choice.engine.value}) at the same workload"
+            found.append(Hint(text, model.id, variant.id, chosen.workload, card.id))
+            continue
+        smaller = largest_workload(model, variant, choice, chosen.workload, question.host, card, question.have_bytes)
+        if smaller is not None:
+            text = f"{variant.quant} ({choice.engine.value}) with {workload_words(smaller)}"
+            found.append(Hint(text, model.id, variant.id, smaller, card.id))
+    return tuple(found[: MAX_HINTS - 2])
+
+
+def _other_models(question: _Question, catalogue: Catalogue | None) -> tuple[Hint, ...]:
+    """The two best other models of the same kind that fit here: the nearest in quality."""
+    return tuple(islice(_fitting_models(question, catalogue.models), 2)) if catalogue is not None else ()
+
+
+def _fitting_models(question: _Question, models: tuple[ModelSpec, ...]) -> Iterator[Hint]:
+    others = [model for model in models if model.kind == question.model.kind and model.id != question.model.id]
+    for model in sorted(others, key=worth, reverse=True):
+        asked = replace(question, model=model)
+        ways, _ = _ways(asked, None)
+        if not ways:
+            continue
+        best = _choose(asked, ways, None)
+        if best.verdict is Verdict.FITS and loss_of(best.variant) <= ACCEPTABLE_LOSS:
+            text = f"another model: {model.title} ({best.variant.quant}, {workload_words(best.workload)})"
+            yield Hint(text, model.id, best.variant.id, best.workload, question.card.id)
+
+
+def worth(model: ModelSpec) -> tuple[float, int]:
+    """How good a model is among its kind: the catalogue's figure where there is one, then its size."""
+    return model.quality or 0.0, model.params or 0
+
+
+def workload_words(workload: Workload) -> str:
+    """A workload as people say it."""
+    if isinstance(workload, TextWorkload):
+        many = f"{workload.sequences} sequences of " if workload.sequences > 1 else ""
+        return f"{many}{workload.context_tokens} tokens of context"
+    many = f" x {workload.batch}" if workload.batch > 1 else ""
+    return f"{workload.width_px}x{workload.height_px} px{many}"

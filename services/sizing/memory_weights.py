@@ -1,0 +1,77 @@
+"""F1: the bytes that a text model's weights take, walked tensor by tensor."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from functools import lru_cache
+
+from services.sizing.gguf_mix import gguf_bytes
+from services.sizing.params import tensors_of
+from services.sizing.quant import Scheme, parse_scheme
+from services.sizing.types import TextGeometry, Variant
+
+
+def rotary_cache_bytes(geometry: TextGeometry, dtype_bytes: float) -> int:
+    """vLLM keeps cos and sin for every position: max_position_embeddings x head_dim x dtype (MLA: of the rotary part only).
+
+    Worked number: Llama-3.1-8B, 131072 x 128 x 2 B = 33,554,432 (0.03125 GiB), which is why it loads as 14.9888 GiB and Llama-3-8B,
+    the same weights with 8192 positions, as 14.9595.
+    """
+    return int(geometry.max_position_embeddings * (geometry.mla_rope_head_dim or geometry.head_dim) * dtype_bytes)
+
+
+@lru_cache(maxsize=4096)
+def scheme_bytes(geometry: TextGeometry, scheme: Scheme, *, tensor_parallel: int = 1) -> int:
+    """Checkpoint weights of one rank under a safetensors scheme, without the rotary cache.
+
+    Worked number: Llama-3.1-8B in bf16 = 8,030,261,248 x 2 = 16,060,522,496 bytes (14.957 GiB).
+    """
+    total = 0.0
+    for tensor in tensors_of(geometry):
+        quantized = tensor.role == "expert" or (tensor.role == "linear" and scheme.quantizes == "linear")
+        total += tensor.elements * (scheme.matrix_bytes if quantized else scheme.other_bytes)
+    # Vision towers stay 16 bit in every scheme that vLLM loads; what `other_params` holds is unknown, so it is billed unquantized too.
+    total += (geometry.vision_params + geometry.other_params) * scheme.other_bytes
+    return int(total / tensor_parallel)
+
+
+def safetensors_bytes(geometry: TextGeometry, variant: Variant, dtype_bytes: int) -> int:
+    """What a safetensors variant takes once loaded, without the rotary cache. Exact bytes of the catalogue win over geometry.
+
+    A 16-bit checkpoint that is run in float32 doubles, a float32 one run in 16 bit halves.
+    """
+    scheme = parse_scheme(variant.quant)
+    if variant.weight_bytes is not None:
+        stored = scheme.matrix_bytes if scheme.family == "none" else dtype_bytes
+        return int(variant.weight_bytes * dtype_bytes / stored)
+    if scheme.family == "none":
+        scheme = replace(scheme, matrix_bytes=float(dtype_bytes), other_bytes=float(dtype_bytes))
+    return scheme_bytes(geometry, scheme)
+
+
+@lru_cache(maxsize=4096)
+def gguf_parts(geometry: TextGeometry, quant: str) -> tuple[int, int]:
+    """(all tensors, token embedding) of a GGUF file in bytes, from the mix's rules.
+
+    Worked number: Llama-3.2-3B Q4_K_M: 2,011,539,456 in all, of which 323,205,120 (308.23 MiB) is the tied token table.
+    """
+    sizes = gguf_bytes(
+        tensors_of(geometry), quant, tied=geometry.tie_word_embeddings, experts=geometry.num_experts or 0,
+        kv_head_group=geometry.num_attention_heads // max(1, geometry.num_key_value_heads),
+    )
+    return sum(sizes.values()), sizes["token_embd"]
+
+
+def llamacpp_bytes(geometry: TextGeometry, variant: Variant, *, on_gpu: bool) -> tuple[int, int]:
+    """(bytes on the card, bytes in host RAM) of a GGUF variant's weights (F6).
+
+    On a GPU the token table stays on the host, but a tied model has a second copy on the GPU as its output matrix. On the CPU everything
+    is there once.
+    """
+    total, table = gguf_parts(geometry, variant.quant)
+    if variant.weight_bytes is not None:
+        table = int(table * variant.weight_bytes / total)
+        total = variant.weight_bytes
+    if not on_gpu:
+        return total, 0
+    return (total if geometry.tie_word_embeddings else total - table), table
