@@ -1,0 +1,43 @@
+"""The engine's application around a fake pipeline."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable
+from dataclasses import replace
+from pathlib import Path
+
+import httpx
+import pytest
+
+from services.diffusion.app import make_app
+from services.diffusion.contract import Painter
+from services.diffusion.settings import Settings
+
+TOKEN = "s3cret-token"
+SETTINGS = Settings(
+    weights=Path("nowhere"), model_id="digits-sd", aliases=("digits",), token=TOKEN, max_width_px=64, max_height_px=48, max_batch=4,
+    max_steps=50, native_px=32, default_steps=20, default_guidance_scale=3.0, max_waiting_jobs=2,
+)
+Connect = Callable[..., httpx.AsyncClient]
+
+
+@pytest.fixture
+async def connect() -> AsyncIterator[Connect]:
+    """connect(painter, **settings) -> a client that brings the token. `client.lost` counts calls of on_device_lost."""
+    clients: list[httpx.AsyncClient] = []
+
+    def make(painter: Painter, **changes: object) -> httpx.AsyncClient:
+        lost: list[bool] = []
+        app = make_app(replace(SETTINGS, **changes), painter, lambda: lost.append(True))  # type: ignore[arg-type]
+        client = httpx.AsyncClient(
+            transport=httpx.ASGITransport(app, raise_app_exceptions=False), base_url="http://engine",
+            headers={"authorization": f"Bearer {TOKEN}"},
+        )
+        client.lost = lost  # type: ignore[attr-defined]
+        client.app = app  # type: ignore[attr-defined]
+        clients.append(client)
+        return client
+
+    yield make
+    for client in clients:
+        await client.aclose()
