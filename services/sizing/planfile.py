@@ -37,7 +37,7 @@ class PlanFileError(Exception):
 
 
 def to_json(value: Any) -> Any:
-    A FitReport also says "fits", "variant", "engine" and "dtype" at its top level, a MemoryBill "total_bytes".
+    """The plain JSON form (dicts, lists, str, numbers, None) of any value of types.py; every field is present, unknown is null.
 
     A FitReport also says "fits", "variant", "engine" and "dtype" at its top level, a MemoryBill "total_bytes": readers need not know
     the rules.
