@@ -36,12 +36,13 @@ def progress(title: str) -> Iterator[ProgressSink]:
 
 def _lines(title: str) -> ProgressSink:
     """Without a terminal: one line when the stage changes, and one every few seconds while it lasts."""
-    last = {"stage": "", "at": 0.0}
+    last_stage, last_at = "", 0.0
 
     def show(step: Step) -> None:
+        nonlocal last_stage, last_at
         now = time.monotonic()
-        if step.stage != last["stage"] or now - float(last["at"]) >= QUIET_S:
-            last.update(stage=step.stage, at=now)
+        if step.stage != last_stage or now - last_at >= QUIET_S:
+            last_stage, last_at = step.stage, now
             click.echo(f"{title}: {step.text} {_amount(step)}".rstrip(), err=True)
 
     return show

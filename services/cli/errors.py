@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from services.provision.environments import ProvisionError
+from services.provision.errors import ProvisionError
 from services.sizing.cards import CardParseError
 from services.sizing.catalogue import CatalogueError, UnknownModelError
 from services.sizing.planfile import PlanFileError

@@ -10,7 +10,6 @@ import click
 from services.cli.output import json_option, print_json
 from services.cli.report_text import report_text
 from services.cli.rig import rig_of_this_machine
-from services.sizing.cases import evaluate
 from services.sizing.catalogue import load_catalogue
 from services.sizing.fit import fit as fit_model
 from services.sizing.types import Engine, ImageWorkload, ModelSpec, TextWorkload, Workload
@@ -85,6 +84,8 @@ def _workload(model: ModelSpec, context: int | None, sequences: int | None, size
 
 def _batch(path: Path) -> None:
     """One JSON line per case, in the order of the file; a bad line becomes an error line, never the end of the run."""
+    from services.sizing.cases import evaluate  # its table of geometries is read on import; no other command needs it
+
     for number, line in enumerate(path.read_text(encoding="utf8").splitlines(), start=1):
         if not line.strip():
             continue

@@ -5,10 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 
 import click
-from rich.table import Table
 
 from services.cli.fit import ENGINE_NAMES, engine_option
-from services.cli.output import console, gib, json_option, print_json
+from services.cli.output import gib, json_option, print_json
 from services.cli.report_text import report_text, workload_text
 from services.cli.rig import rig_of_this_machine
 from services.sizing.catalogue import load_catalogue
@@ -55,16 +54,19 @@ def plan(cards: str | None, host_ram: str | None, card_memory: str | None, want:
 
 
 def show_plan(decided: Plan) -> None:
-    """The placements as a table, then the refusals with their arithmetic."""
-    names = {card.id: card.name + (" (simulated)" if card.simulated else "") for card in decided.cards}
-    table = Table("card", "model", "quant", "engine", "workload", "need", "of")
-    for p in decided.placements:
-        table.add_row(names[p.card_id], p.model_id, p.report.quant, p.choice.engine.value, workload_text(p.workload),
-                      gib(p.report.need_bytes), gib(p.report.have_bytes))
-    console().print(table)
-    for placement in decided.placements:
-        for reason in placement.choice.reasons:
-            click.echo(f"{placement.model_id}: {reason}")
+    """Per card what it serves and why, then the refusals with their arithmetic."""
+    for card in decided.cards:
+        placements = [p for p in decided.placements if p.card_id == card.id]
+        used = sum(p.report.need_bytes or 0 for p in placements)
+        label = "   simulated: true" if card.simulated else ""
+        click.echo(f"{card.name} ({card.id}): {gib(used)} of {gib(card.total_bytes)} planned{label}")
+        for p in placements:
+            engine = p.choice.engine.value
+            click.echo(f"  {p.model_id}, {p.report.quant}, {engine}, {workload_text(p.workload)}: {gib(p.report.need_bytes)}")
+            for reason in p.choice.reasons:
+                click.echo(f"    because: {reason}")
+        if not placements:
+            click.echo("  nothing")
     for refusal in decided.refusals:
         click.echo(f"\nrefused: {refusal.model_id}")
         for report in refusal.reports:
