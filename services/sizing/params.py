@@ -65,6 +65,7 @@ _BERT = Layout(
 )  # fmt: skip
 LAYOUTS: dict[str, Layout] = {
     "Qwen2ForCausalLM": Layout(qkv_bias=True),
+    "Qwen2MoeForCausalLM": Layout(qkv_bias=True, shared_expert_gate=True),
     "Qwen2VLForConditionalGeneration": Layout(qkv_bias=True),
     "Qwen2_5_VLForConditionalGeneration": Layout(qkv_bias=True),
     "Olmo2ForCausalLM": Layout(qk_norm="full"),
@@ -73,8 +74,11 @@ LAYOUTS: dict[str, Layout] = {
     "GptOssForCausalLM": Layout(qkv_bias=True, output_bias=True, expert_bias=True, sinks=True),
     "Glm4MoeLiteForCausalLM": Layout(router_correction=True),
     "Qwen3NextForCausalLM": Layout(query_gate=True, shared_expert_gate=True),
+    "Qwen3_5ForCausalLM": Layout(query_gate=True),
     "Qwen3_5ForConditionalGeneration": Layout(query_gate=True),
+    "Qwen3_5MoeForCausalLM": Layout(query_gate=True, shared_expert_gate=True),
     "Qwen3_5MoeForConditionalGeneration": Layout(query_gate=True, shared_expert_gate=True),
+    "Starcoder2ForCausalLM": Layout(norm_bias=True, qkv_bias=True, output_bias=True, mlp_bias=True),
     "BertModel": _BERT,
     "XLMRobertaModel": replace(_BERT, token_types=1),
     "NomicBertModel": Layout(norm_bias=True, encoder=True, token_types=2, embedding_norm=True, final_norm=False),
