@@ -128,6 +128,14 @@ def images(body: dict[str, Any]) -> dict[str, Any]:
     return {"created": 1, "data": data, "usage": {"images": n, "steps": steps * n, "denoise_s": 0.1, "vae_s": 0.05, "total_s": 0.15}}
 
 
+def worker_status(placement: str, model: str, card: str, state: str) -> dict[str, Any]:
+    """The JSON of services.wire.worker.WorkerStatus."""
+    reason = None if state == "ready" else f"the fake is told to be {state}"
+    return {"placement_id": placement, "model_id": model, "card_id": card, "engine": "vllm", "state": state, "state_for_s": 1.5,
+            "reason": reason, "engine_pid": 4242, "restarts": 1, "load_s": 7.5, "peak_bytes": 400_000_000, "resident_bytes": 300_000_000,
+            "worker_resident_bytes": 30_000_000, "free_bytes_at_start": None, "engine_version": "fake"}
+
+
 def metrics(model: str, running: int, prompt_tokens: int, output_tokens: int) -> str:
     label = f'{{engine="0",model_name="{model}"}}'
     return (f"# TYPE vllm:num_requests_running gauge\nvllm:num_requests_running{label} {running}\n"

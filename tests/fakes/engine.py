@@ -1,7 +1,9 @@
 """A fake inference engine: a real process on a real port that speaks what vLLM, llama.cpp and our diffusion server speak.
 
     python -m tests.fakes.engine --port 0 --model tiny [--token-file F] [--ttft-s 0.01] [--itl-s 0.005] [--context 2048]
-        [--flavour vllm|llama.cpp|diffusers] [--load-s S] [--fault MODE]
+        [--flavour vllm|llama.cpp|diffusers] [--load-s S] [--fault MODE] [--placement ID --card ID]
+
+With --placement it answers GET /status as that placement's worker too (state by /fake/settings {"worker_state": "loading"}).
 
 It prints one line `fake engine ready on http://127.0.0.1:PORT` when it listens. The routes under /fake steer it:
 
@@ -43,6 +45,9 @@ class Settings:
     itl_s: float = 0.0
     context: int = 2048
     step_s: float = 0.0
+    placement: str | None = None
+    card: str = "sim-0"
+    worker_state: str = "ready"
 
 
 @dataclass(slots=True)
@@ -83,6 +88,8 @@ class FakeEngine:
             return await self.steer(request, reply)
         if request.path == "/health":
             return await self.health(reply)
+        if request.path == "/status" and self.fault.mode == "slow_health":
+            await asyncio.sleep(self.fault.delay_s)
         given = request.headers.get("authorization", "").encode("latin1")
         if self.token and not hmac.compare_digest(given, f"Bearer {self.token}".encode()):
             return await reply.send(401, answers.error(self.settings.flavour, 401, "Invalid API key"))
@@ -103,6 +110,8 @@ class FakeEngine:
         if request.path == "/v1/models":
             card = {"id": settings.model, "object": "model", "created": 0, "owned_by": "fake", "max_model_len": settings.context}
             return await reply.send(200, {"object": "list", "data": [card]})
+        if request.path == "/status" and settings.placement:
+            return await reply.send(200, answers.worker_status(settings.placement, settings.model, settings.card, settings.worker_state))
         if request.path == "/metrics":
             text = answers.metrics(settings.model, self.running, self.prompt_tokens, self.output_tokens)
             return await reply.send(200, text.encode(), "text/plain; version=0.0.4")
@@ -245,10 +254,12 @@ def main() -> None:
     parser.add_argument("--step-s", type=float, default=0.0, help="seconds of one denoise step")
     parser.add_argument("--context", type=int, default=2048)
     parser.add_argument("--load-s", type=float, default=0.0, help="seconds of 503 after the start")
+    parser.add_argument("--placement", help="answer GET /status too, as the worker of this placement")
+    parser.add_argument("--card", default="sim-0", help="the card of that placement")
     parser.add_argument("--fault", help="a fault from the start")
     args = parser.parse_args()
     token = args.token_file.read_text().strip() if args.token_file else None
-    settings = Settings(args.model, args.flavour, args.ttft_s, args.itl_s, args.context, args.step_s)
+    settings = Settings(args.model, args.flavour, args.ttft_s, args.itl_s, args.context, args.step_s, args.placement, args.card)
     asyncio.run(serve(args.host, args.port, FakeEngine(settings, token, Fault(args.fault), args.load_s)))
 
 

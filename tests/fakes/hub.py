@@ -13,6 +13,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import lru_cache
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 from urllib.parse import unquote, urlsplit
@@ -33,7 +34,7 @@ class Repository:
 
     @property
     def commit(self) -> str:
-        return hashlib.sha1(repr(sorted(self.files.items())).encode()).hexdigest()
+        return hashlib.sha1(repr([(name, _git_sha1(content)) for name, content in sorted(self.files.items())]).encode()).hexdigest()
 
 
 @dataclass(slots=True)
@@ -212,12 +213,18 @@ class _Handler(BaseHTTPRequestHandler):
             self.wfile.write(body)
 
 
+@lru_cache(maxsize=512)
 def _git_sha1(content: bytes) -> str:
     return hashlib.sha1(b"blob %d\0" % len(content) + content).hexdigest()
 
 
 def _sha256(repository: Repository, file: str) -> str:
-    return repository.listed_sha256.get(file) or hashlib.sha256(repository.files[file]).hexdigest()
+    return repository.listed_sha256.get(file) or _content_sha256(repository.files[file])
+
+
+@lru_cache(maxsize=512)
+def _content_sha256(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()
 
 
 def _sibling(repository: Repository, file: str) -> dict[str, Any]:

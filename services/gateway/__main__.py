@@ -1,0 +1,91 @@
+"""python -m services.gateway: the gateway as a process. Exit codes: 0 after SIGTERM or SIGINT, 2 for bad arguments, plan or endpoints."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import sys
+from pathlib import Path
+
+from services.gateway.app import make_app
+from services.gateway.backends import EndpointsError
+from services.gateway.core import Gateway, Inputs
+from services.gateway.server import make_server
+from services.gateway.settings import Deadlines, Limits, Settings
+from services.sizing.catalogue import Catalogue, CatalogueError, load_catalogue
+from services.sizing.planfile import PlanFileError, load_plan
+
+log = logging.getLogger("rigserve.gateway")
+
+
+def main() -> None:
+    settings = parse_arguments(sys.argv[1:])
+    logging.basicConfig(level=logging.INFO, stream=sys.stderr, format="%(message)s")
+    logging.getLogger("uvicorn.error").setLevel(logging.WARNING)
+    try:
+        gateway = Gateway(read_inputs(settings))
+    except (EndpointsError, PlanFileError, CatalogueError, ValueError) as error:
+        print(f"rigserve gateway: {error}", file=sys.stderr)
+        raise SystemExit(2) from None
+    make_server(make_app(gateway), gateway).run()
+
+
+def read_inputs(settings: Settings) -> Inputs:
+    """Plan and catalogue. A catalogue that can't be read stops only a gateway that was told to use it: without one, refusals say less."""
+    catalogue: Catalogue | None = None
+    try:
+        catalogue = load_catalogue(settings.models_dir)
+    except CatalogueError as error:
+        if settings.models_dir is not None:
+            raise
+        log.warning("no model catalogue: %s", error)
+    return Inputs(settings, load_plan(settings.plan) if settings.plan else None, catalogue)
+
+
+def parse_arguments(argv: list[str]) -> Settings:
+    deadlines, limits = Deadlines(), Limits()
+    parser = argparse.ArgumentParser(prog="rigserve gateway", description="The OpenAI-compatible gateway of a rig.")
+    parser.add_argument("--plan", type=Path, help="plan.yaml (with --endpoints)")
+    parser.add_argument("--endpoints", type=Path, help="endpoints.json: where each placement of the plan listens")
+    parser.add_argument("--backend", action="append", default=[], metavar="MODEL=URL", help="an OpenAI-compatible server; may be repeated")
+    parser.add_argument("--host", default="127.0.0.1")
+    parser.add_argument("--port", type=int, default=8000)
+    parser.add_argument("--models-dir", type=Path, help="the model catalogue (default: the project's models/)")
+    parser.add_argument("--drain-grace-s", type=_seconds, default=10.0, help="how long running requests may take after SIGTERM")
+    parser.add_argument("--poll-s", type=_seconds, default=1.0, help="how often workers are asked how they are")
+    for name in Deadlines.__slots__:
+        flag = "--deadline-" + name.replace("_", "-")
+        parser.add_argument(flag, type=_seconds, default=getattr(deadlines, name), help=f"default {getattr(deadlines, name):g}")
+    for name in Limits.__slots__:
+        flag = "--limit-" + name.replace("_", "-")
+        default = getattr(limits, name)
+        parser.add_argument(flag, type=type(default), default=default, help=f"default {default:g}")
+    given = parser.parse_args(argv)
+    if (given.plan is None) != (given.endpoints is None):
+        parser.error("--plan and --endpoints belong together")
+    if given.plan is None and not given.backend:
+        parser.error("name at least one --backend MODEL=URL, or a --plan with --endpoints")
+    return Settings(
+        given.host, given.port, given.plan, given.endpoints, tuple(_backend(parser, text) for text in given.backend), given.models_dir,
+        given.drain_grace_s, given.poll_s,
+        Deadlines(**{name: getattr(given, f"deadline_{name}") for name in Deadlines.__slots__}),
+        Limits(**{name: getattr(given, f"limit_{name}") for name in Limits.__slots__}),
+    )
+
+
+def _backend(parser: argparse.ArgumentParser, text: str) -> tuple[str, str]:
+    model, equals, url = text.partition("=")
+    if not model or not equals or not url:
+        parser.error(f"{text!r}: write MODEL=URL, for example qwen=http://127.0.0.1:9001")
+    return model, url
+
+
+def _seconds(text: str) -> float:
+    value = float(text)
+    if not 0 < value < 1e6:
+        raise argparse.ArgumentTypeError(f"{text} is not a time in seconds")
+    return value
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,118 @@
+"""One engine that answers requests: where it is, what it holds, how it is. From a placement of the plan, or from `--backend`."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from services.gateway.scheduler import Lane
+from services.gateway.settings import Limits
+from services.gateway.upstream import Upstream, parse_origin
+from services.sizing.types import Card, Engine, ImageWorkload, ModelSpec, Placement, Plan, TextWorkload
+from services.wire.worker import WorkerState
+
+Kind = Literal["text", "image"]
+
+
+class EndpointsError(Exception):
+    """endpoints.json can't be used; the message is a sentence that says why."""
+
+
+@dataclass(slots=True, eq=False)
+class Backend:
+    """`kind` None: not known (a `--backend` that the catalogue does not have), so every route may try it.
+
+    `state` is what the worker says (or what a probe of a `--backend` finds), `reason` why it is not ready, `since_s` (monotonic) since
+    when. `status` is the worker's own last WorkerStatus. `heard_s`: when bytes of the engine last came.
+    """
+
+    id: str
+    model_id: str
+    kind: Kind | None
+    upstream: Upstream
+    lane: Lane
+    worker: Upstream | None = None
+    engine: Engine | None = None
+    placement: Placement | None = None
+    card: Card | None = None
+    state: WorkerState = WorkerState.STARTING
+    reason: str | None = "not asked yet"
+    since_s: float = 0.0
+    status: dict[str, Any] | None = None
+    heard_s: float = 0.0
+    held_down_until_s: float = 0.0
+    strikes: int = 0
+    seen: bool = False
+    probe_path: str = "/health"
+    finished: int = 0
+    failed: int = 0
+    failures: dict[str, int] = field(default_factory=dict)
+
+    @property
+    def image(self) -> ImageWorkload | None:
+        workload = self.placement.workload if self.placement else None
+        return workload if isinstance(workload, ImageWorkload) else None
+
+    @property
+    def predicted_load_s(self) -> float | None:
+        """How long the engine takes to load: as measured at its last start, else as predicted; None when neither is known."""
+        measured = (self.status or {}).get("load_s")
+        if isinstance(measured, int | float) and measured > 0:
+            return float(measured)
+        speed = self.placement.report.speed if self.placement else None
+        return speed.load_s if speed else None
+
+
+def from_placement(placement: Placement, card: Card | None, endpoint: Mapping[str, Any]) -> Backend:
+    """The backend of one placement. Raises EndpointsError."""
+    token = _token(endpoint.get("token_file"), placement.id)
+    try:
+        engine, worker = Upstream(parse_origin(endpoint["engine_url"]), token), Upstream(parse_origin(endpoint["worker_url"]), token)
+    except (KeyError, ValueError, TypeError, AttributeError) as error:
+        raise EndpointsError(f"the endpoint of {placement.id} has no usable engine_url and worker_url: {error}.") from error
+    workload, speed = placement.workload, placement.report.speed
+    if isinstance(workload, TextWorkload):
+        unit_s = 1 / speed.decode_tok_s if speed and speed.decode_tok_s else None
+        lane = Lane(placement.id, workload.sequences, unit_s, context_tokens=workload.context_tokens)
+    else:
+        unit_s = 60 / speed.images_per_min if speed and speed.images_per_min else None
+        lane = Lane(placement.id, 1, unit_s, width_px=workload.width_px, height_px=workload.height_px)
+    kind: Kind = "text" if isinstance(workload, TextWorkload) else "image"
+    return Backend(placement.id, placement.model_id, kind, engine, lane, worker, placement.choice.engine, placement, card)
+
+
+def from_flag(number: int, model_id: str, url: str, spec: ModelSpec | None, limits: Limits) -> Backend:
+    """The backend of one `--backend MODEL=URL`. Raises ValueError with a sentence when the URL is none."""
+    kind: Kind | None = None if spec is None else "image" if spec.kind == "image" else "text"
+    ident = f"backend-{number}"
+    lane = Lane(ident, 1 if kind == "image" else limits.backend_slots)
+    return Backend(ident, model_id, kind, Upstream(parse_origin(url)), lane)
+
+
+def plan_backends(plan: Plan, endpoints: Path) -> list[Backend]:
+    """One backend per placement, with the addresses of endpoints.json. Raises EndpointsError."""
+    try:
+        listed = json.loads(endpoints.read_text(encoding="utf8"))["endpoints"]
+        by_id = {entry["placement_id"]: entry for entry in listed}
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise EndpointsError(f'{endpoints} can\'t be read as {{"endpoints": [{{"placement_id": ...}}]}}: {error}.') from error
+    missing = [placement.id for placement in plan.placements if placement.id not in by_id]
+    if missing:
+        raise EndpointsError(f"{endpoints} has no endpoint for {', '.join(missing)}; it must have one for each placement of the plan.")
+    cards = {card.id: card for card in plan.cards}
+    return [from_placement(placement, cards.get(placement.card_id), by_id[placement.id]) for placement in plan.placements]
+
+
+def _token(token_file: Any, placement_id: str) -> str | None:
+    if token_file is None:
+        return None
+    try:
+        token = Path(str(token_file)).read_text(encoding="ascii").strip()
+    except (OSError, ValueError) as error:
+        raise EndpointsError(f"the token file of {placement_id} can't be read: {error}.") from error
+    if not token or not token.isprintable():
+        raise EndpointsError(f"the token file of {placement_id} holds no token.")
+    return token

@@ -1,0 +1,86 @@
+"""The process border: a pure ASGI wrapper around the app. Host check, request id, and the last word when something unforeseen breaks."""
+
+from __future__ import annotations
+
+import logging
+import re
+import uuid
+from collections.abc import Collection
+
+import orjson
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from services.gateway.logs import log_event
+from services.wire.errors import ApiError, InternalError, InvalidValue
+
+_REQUEST_ID = re.compile(rb"[A-Za-z0-9._-]{1,128}", re.ASCII)
+LOOPBACK_NAMES = ("localhost", "127.0.0.1", "[::1]")
+
+
+def allowed_hosts(bound: str) -> frozenset[str] | None:
+    """Names that the Host header may hold when bound to loopback, so that no web page can reach us under a name of its own (DNS
+    rebinding); None: any, the operator has opened the gateway to a network."""
+    if bound not in ("127.0.0.1", "localhost", "::1"):
+        return None
+    return frozenset((*LOOPBACK_NAMES, f"[{bound}]" if ":" in bound else bound))
+
+
+def host_name(header: bytes) -> str:
+    """The name in a Host header, without its port. Worked example: host_name(b"[::1]:8000") == "[::1]"."""
+    text = header.decode("latin1").strip().lower()
+    return text[: text.find("]") + 1] if text.startswith("[") else text.partition(":")[0]
+
+
+class Border:
+    """Every request passes it first. Not a BaseHTTPMiddleware: those keep upstreams alive after the client has left."""
+
+    def __init__(self, app: ASGIApp, hosts: Collection[str] | None) -> None:
+        self._app = app
+        self._hosts = hosts
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        given, hosts = b"", []
+        for name, value in scope["headers"]:
+            if name == b"x-request-id":
+                given = value
+            elif name == b"host":
+                hosts.append(value)
+        ours = uuid.uuid4().hex
+        scope["state"]["request_id"] = ours
+        shown = given if _REQUEST_ID.fullmatch(given) else ours.encode()
+        started = False
+
+        async def named_send(message: Message) -> None:
+            nonlocal started
+            if message["type"] == "http.response.start":
+                started = True
+                message["headers"] = [*message.get("headers", ()), (b"x-request-id", shown)]
+            await send(message)
+
+        try:
+            self._check_host(hosts, scope.get("http_version", "1.1"))
+            await self._app(scope, receive, named_send)
+        except ApiError as error:
+            await answer(named_send, error)
+        except Exception:  # noqa: BLE001 - the border of the process: the unforeseen is logged here, and the client gets a plain 500
+            log_event("unforeseen", {"request_id": ours, "path": scope["path"][:200]}, logging.ERROR, with_traceback=True)
+            if not started:
+                await answer(named_send, InternalError("The gateway failed on this request; its log has the details."))
+
+    def _check_host(self, hosts: list[bytes], version: str) -> None:
+        if len(hosts) > 1 or (not hosts and version == "1.1"):
+            raise InvalidValue("The request must have one Host header.", param="host")
+        if self._hosts is not None and hosts and host_name(hosts[0]) not in self._hosts:
+            raise InvalidValue("The Host header names another host than this gateway's: use localhost or 127.0.0.1.", param="host")
+
+
+async def answer(send: Send, error: ApiError) -> None:
+    """Sends an error as a whole answer."""
+    body = orjson.dumps(error.body())
+    headers = {"content-type": "application/json", "content-length": str(len(body)), **error.headers()}
+    raw = [(name.encode("latin1"), value.encode("latin1")) for name, value in headers.items()]
+    await send({"type": "http.response.start", "status": error.status, "headers": raw})
+    await send({"type": "http.response.body", "body": body})

@@ -1,0 +1,148 @@
+"""The gateway put together: what all routes share. One object, made once, handed to everything that needs it."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import time
+from dataclasses import dataclass
+
+from services.gateway.admission import View
+from services.gateway.backends import Backend, from_flag, plan_backends
+from services.gateway.directory import Directory, spec_of
+from services.gateway.dispatch import Dispatcher
+from services.gateway.engine_errors import AttemptFailed
+from services.gateway.fits import FitBook
+from services.gateway.fleet import Fleet
+from services.gateway.logs import log_event
+from services.gateway.metrics import Metrics
+from services.gateway.outcome import Ending, Outcome
+from services.gateway.pictures import Pictures
+from services.gateway.seated import SeatedResponse
+from services.gateway.settings import Settings
+from services.gateway.throughput import Throughput
+from services.sizing.catalogue import Catalogue, UnknownModelError
+from services.sizing.types import Plan
+from services.wire.errors import ApiError, NoAvailableWorker
+
+LAST_WORDS_S = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class Inputs:
+    """What a gateway is made from. `plan` and `catalogue` are None where there is none."""
+
+    settings: Settings
+    plan: Plan | None
+    catalogue: Catalogue | None
+
+
+class Gateway:
+    """Raises EndpointsError or ValueError (with a sentence) when the settings don't go together."""
+
+    def __init__(self, inputs: Inputs) -> None:
+        self.settings = settings = inputs.settings
+        self.plan = inputs.plan
+        self.catalogue = inputs.catalogue
+        self.created = int(time.time())
+        self.started_s = time.monotonic()
+        self.draining = False
+        self.running: set[SeatedResponse] = set()
+        self._idle = asyncio.Event()
+        self.directory = Directory(_backends(inputs), inputs.catalogue, settings.limits)
+        self.dispatcher = Dispatcher({served.id: served.queue for served in self.directory.models.values()})
+        self.fleet = Fleet(self.directory.backends, self._on_ready, settings.poll_s)
+        self.fits = FitBook(inputs.plan, inputs.catalogue)
+        self.throughput = Throughput(self.directory, self.started_s)
+        self.metrics = Metrics(self.directory)
+        self.pictures = Pictures(settings.limits.picture_bytes, settings.limits.picture_s, time.monotonic)
+
+    def _on_ready(self, backend: Backend, ready: bool) -> None:
+        self.dispatcher.set_ready(backend.model_id, backend.id, ready)
+
+    async def view(self, name: str) -> View:
+        """What is known about the model that a request names."""
+        serving = list(self.directory.models)
+        served = self.directory.get(name)
+        if served is not None or self.catalogue is None:
+            return View(name, served, serving, draining=self.draining)
+        spec = spec_of(self.catalogue, name)
+        if spec is None:
+            return View(name, None, serving, nearest=nearest(self.catalogue, name), draining=self.draining)
+        return View(name, None, serving, spec, await self.fits.of_model(spec), draining=self.draining)
+
+    def enter(self, response: SeatedResponse) -> None:
+        """The response runs from now on."""
+        self.running.add(response)
+        self._idle.clear()
+
+    def leave(self, response: SeatedResponse) -> None:
+        """It has ended."""
+        self.running.discard(response)
+        if not self.running:
+            self._idle.set()
+
+    def attempt_failed(self, backend: Backend, failure: AttemptFailed) -> None:
+        """One attempt on a backend gave nothing: counted, logged, believed."""
+        if failure.kind == "rejected":
+            return
+        backend.failures[failure.kind] = backend.failures.get(failure.kind, 0) + 1
+        self.metrics.failures.labels(backend.id, failure.kind).inc()
+        line: dict[str, object] = {"backend": backend.id, "kind": failure.kind, "error": failure.error.message}
+        if failure.kind == "out_of_memory" and backend.placement is not None and backend.placement.report.bill is not None:
+            line["bill_bytes"] = backend.placement.report.bill.total_bytes
+        log_event("attempt_failed", line, logging.WARNING)
+        if failure.down:
+            self.fleet.refused(backend)
+
+    def record(self, outcome: Outcome) -> None:
+        """One request has ended: meters, metrics, what the scheduler learns, one log line."""
+        now = outcome.ended_s if outcome.ended_s is not None else time.monotonic()
+        self.throughput.finished(outcome, now)
+        self.metrics.finished(outcome)
+        if outcome.backend is not None:
+            backend = outcome.backend
+            backend.finished += outcome.ending is Ending.SERVED
+            backend.failed += outcome.ending is Ending.FAILED
+            unit_s = outcome.unit_s
+            if unit_s is not None and unit_s > 0:
+                backend.lane.learn(unit_s)
+        log_event("request", outcome.log_line())
+
+    async def drain(self, grace_s: float) -> None:
+        """Takes no more; what runs may end within `grace_s`; the rest is ended with an error."""
+        self.draining = True
+        log_event("draining", {"running": len(self.running), "grace_s": grace_s})
+        await self._until_idle(grace_s)
+        error: ApiError = NoAvailableWorker("This gateway is stopping before the answer was whole; try again.", retry_after_s=5.0)
+        for response in list(self.running):
+            response.stop(error)
+        await self._until_idle(LAST_WORDS_S)
+
+    async def _until_idle(self, at_most_s: float) -> None:
+        if self.running:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(at_most_s):
+                    await self._idle.wait()
+
+
+def _backends(inputs: Inputs) -> list[Backend]:
+    settings = inputs.settings
+    backends = []
+    if inputs.plan is not None:
+        if settings.endpoints is None:
+            raise ValueError("--plan needs --endpoints: where each placement of the plan listens.")
+        backends = plan_backends(inputs.plan, settings.endpoints)
+    for number, (model_id, url) in enumerate(settings.backends):
+        backends.append(from_flag(number, model_id, url, spec_of(inputs.catalogue, model_id), settings.limits))
+    return backends
+
+
+def nearest(catalogue: Catalogue, name: str) -> tuple[str, ...]:
+    """Catalogue ids that look like `name`."""
+    try:
+        catalogue.get(name)
+    except UnknownModelError as error:
+        return error.nearest
+    return ()

@@ -1,0 +1,82 @@
+"""What this gateway serves: the models, by id and alias, each with its backends."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+from services.gateway.backends import Backend, Kind
+from services.gateway.scheduler import ModelQueue
+from services.gateway.settings import Limits
+from services.sizing.catalogue import Catalogue, UnknownModelError
+from services.sizing.types import ModelSpec
+from services.wire.worker import WorkerState
+
+
+@dataclass(slots=True, eq=False)
+class Served:
+    """One model and everything that serves it. `spec` is None for a `--backend` model that the catalogue does not have."""
+
+    id: str
+    spec: ModelSpec | None
+    queue: ModelQueue
+    backends: list[Backend] = field(default_factory=list)
+
+    @property
+    def kind(self) -> Kind | None:
+        return self.backends[0].kind
+
+    @property
+    def ready(self) -> list[Backend]:
+        return [backend for backend in self.backends if backend.state is WorkerState.READY]
+
+    @property
+    def context_tokens(self) -> int | None:
+        """The largest context among the placements; None when one of them is not known."""
+        contexts = [backend.lane.context_tokens for backend in self.backends]
+        return None if None in contexts else max(c for c in contexts if c is not None)
+
+    @property
+    def takes_pictures(self) -> bool:
+        """Whether a chat may hold picture parts: unknown models may, known ones must have a vision part."""
+        return self.spec is None or (self.spec.text is not None and self.spec.text.vision_params > 0)
+
+
+class Directory:
+    """Looks models up. A model's own id comes first, then any alias, without regard to case."""
+
+    def __init__(self, backends: Iterable[Backend], catalogue: Catalogue | None, limits: Limits) -> None:
+        self.models: dict[str, Served] = {}
+        self.catalogue = catalogue
+        for backend in backends:
+            served = self.models.get(backend.model_id)
+            if served is None:
+                limit = limits.image_queue if backend.kind == "image" else limits.queue
+                served = Served(backend.model_id, spec_of(catalogue, backend.model_id), ModelQueue(limit))
+                self.models[backend.model_id] = served
+            served.backends.append(backend)
+            served.queue.lanes.append(backend.lane)
+        self._names = {name.casefold(): served for served in self.models.values() for name in (served.spec.aliases if served.spec else ())}
+        self._names |= {served.id.casefold(): served for served in self.models.values()}
+
+    def get(self, name: str) -> Served | None:
+        return self.models.get(name) or self._names.get(name.casefold())
+
+    def only(self, kind: Kind) -> Served | None:
+        """The one model of that kind, when there is exactly one."""
+        found = [served for served in self.models.values() if served.kind == kind]
+        return found[0] if len(found) == 1 else None
+
+    @property
+    def backends(self) -> list[Backend]:
+        return [backend for served in self.models.values() for backend in served.backends]
+
+
+def spec_of(catalogue: Catalogue | None, name: str) -> ModelSpec | None:
+    """The catalogue's entry, None when it has none."""
+    if catalogue is None:
+        return None
+    try:
+        return catalogue.get(name)
+    except UnknownModelError:
+        return None

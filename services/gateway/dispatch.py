@@ -1,0 +1,81 @@
+"""Seats for coroutines: the asyncio shell around the pure scheduler."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+from services.gateway.scheduler import Changes, ModelQueue, QueueIsFull, Seat, Ticket
+from services.wire.errors import DeadlineExceeded, NoAvailableWorker, QueueFull
+
+
+class Dispatcher:
+    """One ModelQueue per model id, and a future for each ticket that waits."""
+
+    def __init__(self, queues: dict[str, ModelQueue]) -> None:
+        self.queues = queues
+        self._futures: dict[Ticket, asyncio.Future[Seat]] = {}
+
+    @asynccontextmanager
+    async def seat(self, model_id: str, ticket: Ticket, queue_s: float, again: bool = False) -> AsyncIterator[Seat]:
+        """A seat for the time of the block; given back however the block ends.
+
+        Raises QueueFull, DeadlineExceeded after `queue_s` in the queue, NoAvailableWorker when the last lane went away meanwhile.
+        """
+        queue = self.queues[model_id]
+        seat = await self._take(queue, model_id, ticket, queue_s, again)
+        served = False
+        try:
+            yield seat
+            served = True
+        finally:
+            self._apply(queue, queue.give_back(seat, time.monotonic(), served))
+
+    async def _take(self, queue: ModelQueue, model_id: str, ticket: Ticket, queue_s: float, again: bool) -> Seat:
+        try:
+            seat = queue.request(ticket, time.monotonic(), again)
+        except QueueIsFull as full:
+            raise QueueFull(
+                f"{model_id} is busy and {full.waiting} requests are already waiting for it; try again later.",
+                retry_after_s=full.wait_s or 1.0,
+            ) from None
+        if seat is not None:
+            return seat
+        future: asyncio.Future[Seat] = asyncio.get_running_loop().create_future()
+        self._futures[ticket] = future
+        try:
+            async with asyncio.timeout(queue_s):
+                return await future
+        except BaseException as error:
+            queue.cancel(ticket)
+            if future.done() and not future.cancelled() and future.exception() is None:
+                # The seat came in the same moment as the end of the wait: nobody else would give it back.
+                self._apply(queue, queue.give_back(future.result(), time.monotonic(), served=False))
+            if isinstance(error, TimeoutError):
+                message = f"No slot of {model_id} became free within {queue_s:g} s."
+                raise DeadlineExceeded(message, retry_after_s=queue.expected_wait_s(time.monotonic())) from None
+            raise
+        finally:
+            del self._futures[ticket]
+
+    def set_ready(self, model_id: str, lane_id: str, ready: bool) -> None:
+        """Opens or closes one lane; those who waited for it are told."""
+        queue = self.queues[model_id]
+        lane = next(lane for lane in queue.lanes if lane.id == lane_id)
+        if lane.ready != ready:
+            self._apply(queue, queue.set_ready(lane, ready, time.monotonic()))
+
+    def _apply(self, queue: ModelQueue, changes: Changes) -> None:
+        for seat in changes.granted:
+            future = self._futures.get(seat.ticket)
+            if future is None or future.done():  # cancelled in this very moment: the seat goes on to the next
+                self._apply(queue, queue.give_back(seat, time.monotonic(), served=False))
+            else:
+                future.set_result(seat)
+        for ticket in changes.orphaned:
+            future = self._futures.get(ticket)
+            if future is not None and not future.done():
+                message = "The last worker that could serve this request went away while it waited; try again."
+                future.set_exception(NoAvailableWorker(message, retry_after_s=5.0))

@@ -1,0 +1,144 @@
+"""Keeps every backend's state true: asks each worker once a second, and believes at once what a request has found out."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import orjson
+
+from services.gateway.backends import Backend
+from services.gateway.logs import log_event
+from services.gateway.upstream import ConnectFailed, UpstreamError
+from services.wire.worker import WorkerState
+
+WORKER_TIMEOUT_S = 2.0
+WORKER_STRIKES = 2
+# An engine that is busy answers /health late: a 2 s probe made 8 false restarts a day elsewhere, so probes are patient.
+PROBE_TIMEOUT_S = 10.0
+PROBE_STRIKES = 3
+HEARD_S = 5.0
+# A worker notices its dead engine within a second or two; until then its "ready" is old news.
+HOLD_DOWN_S = 2.0
+
+OnReady = Callable[[Backend, bool], None]
+
+
+class Fleet:
+    """All backends. `on_ready` is told of every change between ready and not ready."""
+
+    def __init__(self, backends: Sequence[Backend], on_ready: OnReady, poll_s: float) -> None:
+        self.backends = {backend.id: backend for backend in backends}
+        self._on_ready = on_ready
+        self._poll_s = poll_s
+        self._tasks: list[asyncio.Task[None]] = []
+
+    def start(self) -> None:
+        now = time.monotonic()
+        for backend in self.backends.values():
+            backend.since_s = now
+            self._tasks.append(asyncio.create_task(self._watch(backend), name=f"watch {backend.id}"))
+
+    async def stop(self) -> None:
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        for backend in self.backends.values():
+            backend.upstream.close()
+            if backend.worker is not None:
+                backend.worker.close()
+
+    async def _watch(self, backend: Backend) -> None:
+        while True:
+            if backend.worker is not None:
+                await self._ask_worker(backend)
+            else:
+                await self._probe(backend)
+            await asyncio.sleep(self._poll_s)
+
+    def mark(self, backend: Backend, state: WorkerState, reason: str | None) -> None:
+        """The backend is in `state` now."""
+        backend.reason = None if state is WorkerState.READY else reason
+        if state is backend.state:
+            return
+        log_event("backend", {"backend": backend.id, "from": backend.state, "to": state, "reason": reason})
+        was_ready = backend.state is WorkerState.READY
+        backend.state, backend.since_s = state, time.monotonic()
+        if was_ready != (state is WorkerState.READY):
+            self._on_ready(backend, state is WorkerState.READY)
+
+    def refused(self, backend: Backend) -> None:
+        """A request found that nobody listens at the engine's port."""
+        backend.held_down_until_s = time.monotonic() + HOLD_DOWN_S
+        self.mark(backend, WorkerState.UNREACHABLE, "its port refuses connections: the engine is down")
+
+    # --- a placement: its worker says how it is ---------------------------------------------------------------------------
+
+    async def _ask_worker(self, backend: Backend) -> None:
+        assert backend.worker is not None
+        try:
+            status, body = await backend.worker.fetch("GET", "/status", timeout_s=WORKER_TIMEOUT_S)
+        except (UpstreamError, TimeoutError) as error:
+            self._worker_silent(backend, error)
+            return
+        said = parse_status(body) if status == 200 else None
+        if said is None:
+            self.mark(backend, WorkerState.UNREACHABLE, f"its worker answered {status} without a usable status")
+        elif said["placement_id"] != backend.id:
+            self.mark(backend, WorkerState.UNREACHABLE, "the worker of another placement answers at its address")
+        else:
+            self._worker_said(backend, said)
+
+    def _worker_silent(self, backend: Backend, error: Exception) -> None:
+        """1. Never seen: it is still coming up. 2. Tokens moved just now: it is busy. 3. Gone, or silent twice: unreachable."""
+        backend.strikes += 1
+        if not backend.seen:  # 1
+            self.mark(backend, WorkerState.STARTING, "its worker is not up yet")
+        elif isinstance(error, ConnectFailed) and error.refused:  # 3
+            self.mark(backend, WorkerState.UNREACHABLE, "its worker is gone: nobody listens at its port")
+        elif time.monotonic() - backend.heard_s > HEARD_S and backend.strikes >= WORKER_STRIKES:  # 2, 3
+            self.mark(backend, WorkerState.UNREACHABLE, "its worker does not answer")
+
+    def _worker_said(self, backend: Backend, said: dict[str, Any]) -> None:
+        backend.strikes, backend.seen, backend.status = 0, True, said
+        state = WorkerState(said["state"])
+        if state is WorkerState.READY and time.monotonic() < backend.held_down_until_s:
+            return
+        self.mark(backend, state, said.get("reason") or f"its engine is {state}")
+
+    # --- a --backend: there is only the engine to ask -----------------------------------------------------------------------
+
+    async def _probe(self, backend: Backend) -> None:
+        """GET /health, and where there is no such route GET /v1/models."""
+        try:
+            status, _ = await backend.upstream.fetch("GET", backend.probe_path, timeout_s=PROBE_TIMEOUT_S)
+            if status in (404, 405, 501) and backend.probe_path == "/health":
+                backend.probe_path = "/v1/models"
+                status, _ = await backend.upstream.fetch("GET", backend.probe_path, timeout_s=PROBE_TIMEOUT_S)
+        except ConnectFailed as error:
+            backend.strikes = 0
+            self.mark(backend, WorkerState.UNREACHABLE, str(error))
+        except (UpstreamError, TimeoutError):
+            backend.strikes += 1
+            if time.monotonic() - backend.heard_s > HEARD_S and (backend.strikes >= PROBE_STRIKES or not backend.seen):
+                self.mark(backend, WorkerState.UNREACHABLE, "it does not answer")
+        else:
+            backend.strikes, backend.seen = 0, True
+            if status == 503:
+                self.mark(backend, WorkerState.LOADING, "it answers 503: it is not ready")
+            elif status >= 500:
+                self.mark(backend, WorkerState.UNREACHABLE, f"it answers {status}")
+            else:
+                self.mark(backend, WorkerState.READY, None)
+
+
+def parse_status(body: bytes) -> dict[str, Any] | None:
+    """The JSON form of a WorkerStatus, None when it is none. Only what is acted on is checked."""
+    try:
+        value = orjson.loads(body)
+        WorkerState(value["state"])
+    except (orjson.JSONDecodeError, KeyError, TypeError, ValueError):
+        return None
+    return value if isinstance(value, dict) and isinstance(value.get("placement_id"), str) else None

@@ -1,0 +1,122 @@
+"""Prometheus metrics. Names follow OpenTelemetry's GenAI conventions where one exists; labels never hold a client's text."""
+
+from __future__ import annotations
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+
+from services.gateway.directory import Directory
+from services.gateway.outcome import Ending, Outcome
+from services.sizing.types import FitReport
+from services.wire.worker import WorkerState
+
+# Buckets of the OpenTelemetry GenAI metrics.
+SECONDS = (0.01, 0.02, 0.04, 0.08, 0.16, 0.32, 0.64, 1.28, 2.56, 5.12, 10.24, 20.48, 40.96, 81.92, 163.84, 327.68)
+TOKEN_SECONDS = (0.01, 0.025, 0.05, 0.075, 0.1, 0.15, 0.2, 0.3, 0.4, 0.5, 0.75, 1.0, 2.5)
+TTFT_SECONDS = (0.001, 0.005, 0.01, 0.02, 0.04, 0.06, 0.08, 0.1, 0.25, 0.5, 0.75, 1.0, 2.5, 5.0, 7.5, 10.0, 30.0)
+TOKENS = tuple(4**i for i in range(14))
+OPERATIONS = {"/v1/chat/completions": "chat", "/v1/completions": "text_completion", "/v1/images/generations": "image_generation"}
+OTHER = "other"
+
+
+class OfOneKind:
+    """The children of one (operation, model, card): looked up once, kept."""
+
+    def __init__(self, metrics: Metrics, operation: str, model: str, card: str) -> None:
+        labels = (operation, model, card)
+        self.duration = metrics.duration.labels(*labels)
+        self.ttft = metrics.ttft.labels(*labels)
+        self.tpot = metrics.tpot.labels(*labels)
+        self.queue = metrics.queue.labels(operation, model)
+        self.prompt_tokens = metrics.token_usage.labels(*labels, "input")
+        self.output_tokens = metrics.token_usage.labels(*labels, "output")
+        self.images = metrics.images.labels(model, card)
+        self.steps = metrics.steps.labels(model, card)
+        self.denoise = metrics.denoise.labels(model, card)
+        self.vae = metrics.vae.labels(model, card)
+
+
+class Metrics:
+    """One registry per gateway, so that two of them in one process never meet."""
+
+    def __init__(self, directory: Directory) -> None:
+        self.registry = registry = CollectorRegistry(auto_describe=False)
+        self._directory = directory
+        kind = ("gen_ai_operation_name", "gen_ai_request_model", "card")
+        self.duration = Histogram("gen_ai_server_request_duration_seconds", "Time from arrival to the end of the answer", kind,
+                                  buckets=SECONDS, registry=registry)
+        self.ttft = Histogram("gen_ai_server_time_to_first_token_seconds", "Time from arrival to the first token of a stream", kind,
+                              buckets=TTFT_SECONDS, registry=registry)
+        self.tpot = Histogram("gen_ai_server_time_per_output_token_seconds", "Time per output token after the first", kind,
+                              buckets=TOKEN_SECONDS, registry=registry)
+        self.token_usage = Histogram("gen_ai_client_token_usage", "Tokens per request, as the engine reports them",
+                                     (*kind, "gen_ai_token_type"), buckets=TOKENS, registry=registry)
+        self.queue = Histogram("rigserve_queue_seconds", "Time in the gateway's queue", kind[:2], buckets=SECONDS, registry=registry)
+        self.requests = Counter("rigserve_requests", "Requests that ended", ("route", "model", "ending", "code"), registry=registry)
+        self.retries = Counter("rigserve_retries", "Requests that were tried on a second backend", ("model",), registry=registry)
+        self.gone = Counter("rigserve_client_disconnects", "Clients that left before the end", ("phase",), registry=registry)
+        self.fit_rejected = Counter("rigserve_fit_rejected", "Refusals because something does not fit", ("reason",), registry=registry)
+        self.failures = Counter("rigserve_backend_failures", "Failed attempts by backend and kind", ("backend", "kind"), registry=registry)
+        self.images = Counter("rigserve_images", "Images made", ("model", "card"), registry=registry)
+        self.steps = Counter("rigserve_denoise_steps", "Denoise steps done", ("model", "card"), registry=registry)
+        self.denoise = Counter("rigserve_denoise_seconds", "Time in the denoiser", ("model", "card"), registry=registry)
+        self.vae = Counter("rigserve_vae_seconds", "Time in the VAE", ("model", "card"), registry=registry)
+        self.up = Gauge("rigserve_backend_ready", "1 when the backend is ready", ("backend", "model", "card"), registry=registry)
+        self.in_flight = Gauge("rigserve_requests_running", "Taken seats", ("backend", "model", "card"), registry=registry)
+        self.waiting = Gauge("rigserve_requests_waiting", "Requests in the gateway's queue", ("model",), registry=registry)
+        self.card_bytes = Gauge("rigserve_card_planned_bytes", "Sum of the bills of the placements of a card", ("card",), registry=registry)
+        self._kinds: dict[tuple[str, str, str], OfOneKind] = {}
+
+    def finished(self, outcome: Outcome) -> None:
+        """Counts one ended request."""
+        model = outcome.model_id or OTHER
+        route = outcome.route if outcome.route in OPERATIONS else OTHER
+        self.requests.labels(route, model, outcome.ending, outcome.code or "").inc()
+        if outcome.attempts > 1:
+            self.retries.labels(model).inc()
+        if outcome.ending is Ending.CLIENT_GONE:
+            self.gone.labels(outcome.phase).inc()
+        if outcome.code in ("model_does_not_fit", "context_length_exceeded", "image_too_large"):
+            self.fit_rejected.labels(outcome.code).inc()
+        if outcome.backend is not None and outcome.route in OPERATIONS:
+            self._measured(outcome, self._kind(OPERATIONS[outcome.route], model, outcome.backend.card.id if outcome.backend.card else ""))
+
+    def _measured(self, outcome: Outcome, kind: OfOneKind) -> None:
+        if outcome.queue_s is not None:
+            kind.queue.observe(outcome.queue_s)
+        if outcome.ending is Ending.SERVED and outcome.total_s is not None:
+            kind.duration.observe(outcome.total_s)
+        if outcome.ttft_s is not None:
+            kind.ttft.observe(outcome.ttft_s)
+        if outcome.tpot_s is not None:
+            kind.tpot.observe(outcome.tpot_s)
+        if outcome.tokens is not None:
+            kind.prompt_tokens.observe(outcome.tokens.prompt_tokens)
+            kind.output_tokens.observe(outcome.tokens.output_tokens)
+        if outcome.images is not None:
+            kind.images.inc(outcome.images.images)
+            kind.steps.inc(outcome.images.steps or 0)
+            kind.denoise.inc(outcome.images.denoise_s or 0)
+            kind.vae.inc(outcome.images.vae_s or 0)
+
+    def _kind(self, operation: str, model: str, card: str) -> OfOneKind:
+        key = (operation, model, card)
+        found = self._kinds.get(key)
+        if found is None:
+            found = self._kinds[key] = OfOneKind(self, *key)
+        return found
+
+    def text(self) -> bytes:
+        """The exposition format, with the gauges as they are now."""
+        planned: dict[str, int] = {}
+        for served in self._directory.models.values():
+            self.waiting.labels(served.id).set(len(served.queue.waiting))
+            for backend in served.backends:
+                card = backend.card.id if backend.card else ""
+                self.up.labels(backend.id, served.id, card).set(backend.state is WorkerState.READY)
+                self.in_flight.labels(backend.id, served.id, card).set(backend.lane.in_flight)
+                report: FitReport | None = backend.placement.report if backend.placement else None
+                if report is not None and report.need_bytes is not None:
+                    planned[card] = planned.get(card, 0) + report.need_bytes
+        for card, size in planned.items():
+            self.card_bytes.labels(card).set(size)
+        return generate_latest(self.registry)

@@ -1,0 +1,102 @@
+"""What became of one request: filled while it runs, then read once by the meters, the metrics and the log line."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+from services.gateway.backends import Backend
+from services.wire.shapes import ImageUsage, TokenUsage
+
+
+class Ending(StrEnum):
+    """`refused`: never reached an engine. `failed`: the engine, or a deadline. `drained`: cut off by the gateway's own end."""
+
+    SERVED = "served"
+    REFUSED = "refused"
+    FAILED = "failed"
+    CLIENT_GONE = "client_gone"
+    DRAINED = "drained"
+
+
+class Phase(StrEnum):
+    """Where a request is; the label of deadlines and of clients that left."""
+
+    CHECKING = "checking"
+    QUEUED = "queued"
+    FIRST_BYTE = "first_byte"
+    ANSWER = "answer"
+    STREAMING = "streaming"
+    WRITING = "writing"
+
+
+@dataclass(slots=True)
+class Outcome:
+    """Times are monotonic seconds; None where that never happened. `model_id` is None when no served model was named."""
+
+    request_id: str
+    route: str
+    arrived_s: float
+    model_id: str | None = None
+    stream: bool = False
+    backend: Backend | None = None
+    phase: Phase = Phase.CHECKING
+    ending: Ending = Ending.REFUSED
+    status: int | None = None
+    code: str | None = None
+    attempts: int = 0
+    queue_s: float | None = None
+    seated_s: float | None = None
+    first_s: float | None = None
+    last_s: float | None = None
+    ended_s: float | None = None
+    tokens: TokenUsage | None = None
+    images: ImageUsage | None = None
+
+    @property
+    def ttft_s(self) -> float | None:
+        """Time to first token, from the request's arrival; streams only."""
+        return None if self.first_s is None else self.first_s - self.arrived_s
+
+    @property
+    def tpot_s(self) -> float | None:
+        """Time per output token after the first: (last - first) / (tokens - 1); streams of two tokens or more only.
+
+        Worked number: first at 1.0 s, last at 2.0 s, 21 tokens: 0.05 s.
+        """
+        if self.first_s is None or self.last_s is None or self.tokens is None or self.tokens.output_tokens < 2:
+            return None
+        return (self.last_s - self.first_s) / (self.tokens.output_tokens - 1)
+
+    @property
+    def total_s(self) -> float | None:
+        return None if self.ended_s is None else self.ended_s - self.arrived_s
+
+    @property
+    def unit_s(self) -> float | None:
+        """What the scheduler learns: seconds per token, or per image, of one seat. Streams measure it best; else the whole time counts."""
+        if self.seated_s is None or self.ended_s is None or self.ending is not Ending.SERVED:
+            return None
+        if self.images is not None:
+            return (self.ended_s - self.seated_s) / self.images.images if self.images.images else None
+        if self.tpot_s is not None:
+            return self.tpot_s
+        tokens = self.tokens.output_tokens if self.tokens else 0
+        return (self.ended_s - self.seated_s) / tokens if tokens else None
+
+    def log_line(self) -> dict[str, object]:
+        """One flat line for the log: no prompt, no key, no text of the answer."""
+        backend = self.backend
+        line: dict[str, object] = {
+            "request_id": self.request_id, "route": self.route, "model": self.model_id, "stream": self.stream,
+            "status": self.status, "code": self.code, "ending": self.ending, "phase": self.phase, "attempts": self.attempts,
+            "backend": backend.id if backend else None, "card": backend.card.id if backend and backend.card else None,
+        }
+        for name in ("queue_s", "ttft_s", "tpot_s", "total_s"):
+            value = getattr(self, name)
+            line[name] = None if value is None else round(value, 4)
+        if self.tokens is not None:
+            line |= {"prompt_tokens": self.tokens.prompt_tokens, "output_tokens": self.tokens.output_tokens}
+        if self.images is not None:
+            line |= {"images": self.images.images, "steps": self.images.steps}
+        return line

@@ -1,0 +1,121 @@
+"""OpenAI's routes: text, images, models."""
+
+from __future__ import annotations
+
+import re
+import time
+from typing import Any
+
+from fastapi import APIRouter, Request, Response
+
+from services.gateway import admission
+from services.gateway.body import read_body
+from services.gateway.core import Gateway
+from services.gateway.directory import Served
+from services.gateway.image_request import definite_size, read_image_request
+from services.gateway.image_response import ImageResponse
+from services.gateway.json_response import json_response
+from services.gateway.outcome import Outcome
+from services.gateway.scheduler import Need
+from services.gateway.text_request import Route, read_text_request
+from services.gateway.text_response import TextResponse
+from services.wire.errors import InvalidValue, ModelNotFound, RouteNotFound
+from services.wire.shapes import listing, model_object
+
+_PICTURE = re.compile(r"([A-Za-z0-9_-]{43})\.png", re.ASCII)
+PICTURE_HEADERS = {
+    "x-content-type-options": "nosniff", "cache-control": "private, max-age=300", "content-security-policy": "default-src 'none'",
+}
+
+
+def openai_routes(gateway: Gateway) -> APIRouter:
+    router = APIRouter(prefix="/v1")
+
+    @router.post("/chat/completions")
+    async def chat(request: Request) -> Response:
+        return await text(gateway, request, "/v1/chat/completions")
+
+    @router.post("/completions")
+    async def completions(request: Request) -> Response:
+        return await text(gateway, request, "/v1/completions")
+
+    @router.post("/images/generations")
+    async def generations(request: Request) -> Response:
+        return await images(gateway, request)
+
+    @router.get("/images/files/{name}")
+    async def picture(name: str) -> Response:
+        match = _PICTURE.fullmatch(name)
+        png = gateway.pictures.get(match[1]) if match else None
+        if png is None:
+            raise RouteNotFound("There is no such picture, or its time is over; ask for response_format b64_json to keep it.")
+        return Response(png, media_type="image/png", headers=PICTURE_HEADERS)
+
+    @router.get("/models")
+    async def models() -> Response:
+        return json_response(listing([model_json(gateway, served) for served in gateway.directory.models.values()]))
+
+    @router.get("/models/{name:path}")
+    async def model(name: str) -> Response:
+        served = gateway.directory.get(name)
+        if served is None:
+            listed = ", ".join(list(gateway.directory.models)[: admission.LISTED]) or "nothing"
+            raise ModelNotFound(f"There is no model of this name here. Served: {listed}.", param="model")
+        return json_response(model_json(gateway, served))
+
+    return router
+
+
+async def text(gateway: Gateway, request: Request, route: Route) -> Response:
+    """1. Read. 2. Parse and check. 3. Admit. 4. A response that takes the seat when it is called."""
+    arrived_s = time.monotonic()
+    raw = await read_body(request, gateway.settings.limits.body_bytes, gateway.settings.deadlines.body_s)  # 1
+    asked = read_text_request(route, raw)  # 2
+    view = await gateway.view(asked.model)
+    request.state.model_id = view.served.id if view.served else None
+    served = admission.admit(view, "text", time.monotonic())  # 3
+    admission.check_text(asked, served)
+    outcome = Outcome(request.state.request_id, route, arrived_s, served.id, asked.stream)
+    return TextResponse(gateway, served, outcome, asked)  # 4
+
+
+async def images(gateway: Gateway, request: Request) -> Response:
+    """As `text`, with the size in the place of the context."""
+    arrived_s = time.monotonic()
+    raw = await read_body(request, gateway.settings.limits.body_bytes, gateway.settings.deadlines.body_s)
+    asked = read_image_request(raw)
+    only = gateway.directory.only("image")
+    if asked.model is None and only is None:
+        raise InvalidValue("model is required.", param="model")
+    view = await gateway.view(asked.model or (only.id if only else ""))
+    request.state.model_id = view.served.id if view.served else None
+    served = admission.admit(view, "image", time.monotonic())
+    largest = admission.largest_image(served)
+    held = Need(width_px=largest.lane.width_px or 0, height_px=largest.lane.height_px or 0) if largest else None
+    size_px = definite_size(asked, served.spec.image if served.spec else None, held)
+    report = None
+    if largest is not None and size_px is not None and not admission.image_fits(served, size_px) and served.spec and largest.placement:
+        report = gateway.fits.of_image(served.spec, largest.placement, *size_px)
+    admission.check_image(asked, served, size_px, report)
+    outcome = Outcome(request.state.request_id, "/v1/images/generations", arrived_s, served.id)
+    base_url = f"{request.url.scheme}://{request.headers.get('host', '')}"
+    return ImageResponse(gateway, served, outcome, asked, size_px, base_url)
+
+
+def model_json(gateway: Gateway, served: Served) -> dict[str, Any]:
+    """OpenAI's model object with what a client of this rig wants to know beside it."""
+    states = sorted({str(backend.state) for backend in served.backends})
+    more: dict[str, Any] = {
+        "kind": served.kind,
+        "state": "ready" if served.ready else states[0],
+        "engines": sorted({str(backend.engine) for backend in served.backends if backend.engine}),
+        "cards": sorted({backend.card.id for backend in served.backends if backend.card}),
+        "simulated": any(backend.card.simulated for backend in served.backends if backend.card),
+        "aliases": list(served.spec.aliases) if served.spec else [],
+    }
+    largest = admission.largest_image(served)
+    if largest is not None:
+        more["largest_image"] = {"width_px": largest.lane.width_px, "height_px": largest.lane.height_px}
+    elif served.kind != "image":
+        more["max_model_len"] = served.context_tokens  # vLLM's name for it: clients of vLLM read it here
+    return model_object(served.id, gateway.created, "rigserve", **more)

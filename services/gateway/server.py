@@ -1,0 +1,80 @@
+"""uvicorn as the gateway runs it: its own drain, and its own plain 400 in OpenAI's shape."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import signal
+from types import FrameType
+
+import orjson
+import uvicorn
+from starlette.types import ASGIApp
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+
+from services.gateway.core import Gateway
+from services.wire.errors import InvalidValue
+
+CLOSE_S = 2
+
+
+class EdgeProtocol(HttpToolsProtocol):
+    """What is not HTTP at all gets an error that OpenAI clients can read."""
+
+    def send_400_response(self, msg: str) -> None:
+        body = orjson.dumps(InvalidValue("The request is not valid HTTP/1.1.").body())
+        head = f"HTTP/1.1 400 Bad Request\r\ncontent-type: application/json\r\ncontent-length: {len(body)}\r\nconnection: close\r\n\r\n"
+        self.transport.write(head.encode() + body)
+        self.transport.close()
+
+
+class GatewayServer(uvicorn.Server):
+    """On SIGTERM or SIGINT the gateway drains first: new requests get 503, running ones may end, then the server closes.
+
+    uvicorn alone would wait for ever for an open stream, or cut it without a word. A second signal ends it at once.
+    """
+
+    def __init__(self, config: uvicorn.Config, gateway: Gateway) -> None:
+        super().__init__(config)
+        self.gateway = gateway
+        self._drain: asyncio.Task[None] | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None
+
+    async def serve(self, sockets: list[object] | None = None) -> None:  # type: ignore[override]
+        self._loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            self._loop.add_signal_handler(number, self.handle_exit, number, None)
+        await self._serve()
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        if self._drain is not None or self._loop is None:
+            self.should_exit = self.force_exit = True
+            return
+        self._drain = self._loop.create_task(self._drain_and_exit())
+
+    async def _drain_and_exit(self) -> None:
+        await self.gateway.drain(self.gateway.settings.drain_grace_s)
+        self.should_exit = True
+
+    def _log_started_message(self, listeners: object) -> None:
+        for server in self.servers:
+            for sock in server.sockets:
+                host, port = sock.getsockname()[:2]
+                print(f"rigserve gateway on http://{f'[{host}]' if ':' in host else host}:{port}", flush=True)
+
+
+class _Quiet(logging.Filter):
+    """A stream that failed is ended by not ending it; uvicorn need not report that as a fault of the app."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        return "without completing response" not in record.getMessage()
+
+
+def make_server(app: ASGIApp, gateway: Gateway) -> GatewayServer:
+    settings = gateway.settings
+    logging.getLogger("uvicorn.error").addFilter(_Quiet())
+    config = uvicorn.Config(
+        app, host=settings.host, port=settings.port, loop="uvloop", http=EdgeProtocol, ws="none", access_log=False, log_config=None,
+        lifespan="on", server_header=False, timeout_graceful_shutdown=CLOSE_S, timeout_keep_alive=30, backlog=2048,
+    )
+    return GatewayServer(config, gateway)

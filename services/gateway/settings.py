@@ -1,0 +1,62 @@
+"""What can be set, each with its default. Seconds are of the monotonic clock."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+WINDOWS_S = {"10s": 10, "1m": 60, "5m": 300, "1h": 3600}
+
+
+@dataclass(frozen=True, slots=True)
+class Deadlines:
+    """How long each phase of a request may take.
+
+    `first_byte_s` is the least: it grows to five times the predicted prefill of a long prompt. `inter_token_s`: between two reads of a
+    stream. `write_s`: until a client takes what is ready for it. `image_s`: the least for an image job, which may take three times its
+    predicted time. `total_s`: everything after the queue.
+    """
+
+    connect_s: float = 2.0
+    body_s: float = 60.0
+    queue_s: float = 30.0
+    image_queue_s: float = 300.0
+    tokenize_s: float = 10.0
+    first_byte_s: float = 30.0
+    inter_token_s: float = 30.0
+    write_s: float = 60.0
+    image_s: float = 120.0
+    total_s: float = 600.0
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """Sizes. `queue`: requests that may wait for each text model; `image_queue`: the same for each image model."""
+
+    body_bytes: int = 10 * 1024 * 1024
+    answer_bytes: int = 256 * 1024 * 1024
+    queue: int = 64
+    image_queue: int = 16
+    backend_slots: int = 1024
+    picture_bytes: int = 256 * 1024 * 1024
+    picture_s: float = 3600.0
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """One gateway. `backends` are (model, url) pairs in the order they were given."""
+
+    host: str = "127.0.0.1"
+    port: int = 8000
+    plan: Path | None = None
+    endpoints: Path | None = None
+    backends: tuple[tuple[str, str], ...] = ()
+    models_dir: Path | None = None
+    drain_grace_s: float = 10.0
+    poll_s: float = 1.0
+    deadlines: Deadlines = field(default_factory=Deadlines)
+    limits: Limits = field(default_factory=Limits)
+
+    @property
+    def loopback(self) -> bool:
+        return self.host in ("127.0.0.1", "localhost", "::1")

@@ -1,0 +1,111 @@
+"""A request for text, read as far as the gateway needs it: chat and completions alike."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import orjson
+
+from services.gateway import fields
+from services.gateway.body import parse_object
+from services.gateway.messages import check_messages
+from services.wire.errors import InvalidValue
+
+# Tokens that a chat template adds: BOS, the default system prompt of SmolLM2, Qwen2.5 or Llama 3 (20 to 40), a few per message (which the
+# JSON around each message outweighs). Generous: it only decides whether the engine is asked to count.
+TEMPLATE_TOKENS = 256
+# vLLM's protocol: an absent max_tokens is 16 for a completion, and the rest of the context for a chat.
+COMPLETION_TOKENS = 16
+MAX_PROMPTS = 64
+
+Route = Literal["/v1/chat/completions", "/v1/completions"]
+
+
+@dataclass(frozen=True, slots=True)
+class TextRequest:
+    """`raw` is the body as it came; `dropped` names the fields that don't go on; `pictures` counts the picture parts."""
+
+    route: Route
+    raw: bytes
+    body: dict[str, Any]
+    model: str
+    stream: bool
+    asks_usage: bool
+    max_tokens: int | None
+    n: int
+    dropped: tuple[str, ...]
+    pictures: int
+
+    @property
+    def chat(self) -> bool:
+        return self.route == "/v1/chat/completions"
+
+    @property
+    def output_tokens(self) -> int:
+        """The tokens that must have room beside the prompt."""
+        return self.max_tokens or (1 if self.chat else COMPLETION_TOKENS)
+
+    @property
+    def most_prompt_tokens(self) -> int | None:
+        """A bound without a tokenizer: no tokenizer in use makes more tokens of a text than it has UTF-8 bytes, and the body holds the
+        prompt and more. None where that is no bound: templates write tools and documents out at length."""
+        if self.body.get("tools") or self.body.get("documents") or self.body.get("chat_template_kwargs"):
+            return None
+        return len(self.raw) + TEMPLATE_TOKENS
+
+    def for_engine(self, model_id: str) -> bytes:
+        """The body that the engine gets: the client's own bytes unless something must change.
+
+        1. A field must go, the model was named by an alias, or the stream options lack the usage: written anew.
+        2. A stream without stream options: they are added at the end of the client's bytes.
+        3. The client's bytes.
+        """
+        options = self.body.get("stream_options")
+        if self.dropped or self.model != model_id or (self.stream and options is not None and not self.asks_usage):  # 1
+            body = {name: value for name, value in self.body.items() if name not in self.dropped} | {"model": model_id}
+            if self.stream:
+                body["stream_options"] = (options or {}) | {"include_usage": True}
+            return orjson.dumps(body)
+        if self.stream and not self.asks_usage and "stream_options" not in self.body:  # 2
+            return self.raw.rstrip()[:-1] + b',"stream_options":{"include_usage":true}}'
+        if self.stream and not self.asks_usage:  # "stream_options": null
+            return orjson.dumps(self.body | {"stream_options": {"include_usage": True}})
+        return self.raw  # 3
+
+
+def read_text_request(route: Route, raw: bytes) -> TextRequest:
+    """Parses and checks. Raises InvalidValue with param."""
+    body = parse_object(raw)
+    chat = route == "/v1/chat/completions"
+    required = ("model", "messages" if chat else "prompt")
+    for name in required:
+        if body.get(name) is None:
+            raise InvalidValue(f"{name} is required.", param=name)
+    dropped = fields.check_fields(body, fields.CHAT if chat else fields.COMPLETION)
+    pictures = check_messages(body["messages"]) if chat else _check_prompt(body["prompt"])
+    stream = bool(body.get("stream"))
+    options = body.get("stream_options")
+    if options is not None and not stream:
+        raise InvalidValue("stream_options is only allowed when stream is true.", param="stream_options")
+    max_tokens = body.get("max_completion_tokens") or body.get("max_tokens")
+    if (body.get("min_tokens") or 0) > (max_tokens or fields.MAX_TOKENS):
+        raise InvalidValue("min_tokens must not be more than max_tokens.", param="min_tokens")
+    asks_usage = bool(options and options.get("include_usage"))
+    return TextRequest(route, raw, body, body["model"], stream, asks_usage, max_tokens, body.get("n") or 1, dropped, pictures)
+
+
+def _check_prompt(value: Any) -> int:
+    """A string, several strings, token ids, or several lists of token ids; none of them empty. Returns 0: it holds no pictures."""
+    if isinstance(value, str) and value:
+        return 0
+    if isinstance(value, list) and value:
+        if all(type(token) is int and 0 <= token < 10**7 for token in value):
+            return 0
+        if len(value) > MAX_PROMPTS:
+            raise InvalidValue(f"prompt may hold at most {MAX_PROMPTS} prompts; got {len(value)}.", param="prompt")
+        if all(isinstance(item, str) and item for item in value):
+            return 0
+        if all(isinstance(item, list) and item and all(type(t) is int and 0 <= t < 10**7 for t in item) for item in value):
+            return 0
+    raise InvalidValue("prompt must be a string, a list of strings, or a list of token ids, and not empty.", param="prompt")

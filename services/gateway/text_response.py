@@ -1,0 +1,166 @@
+"""The answer to a chat or completion request: an engine's bytes, passed on and measured; a broken one never ends as if it were whole."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from typing import TYPE_CHECKING
+
+import orjson
+
+from services.gateway.admission import context_exceeded
+from services.gateway.backends import Backend
+from services.gateway.context import count_prompt, proven_need
+from services.gateway.engine_errors import AttemptFailed, of_answer, of_upstream
+from services.gateway.fields import header_value
+from services.gateway.outcome import Ending, Outcome, Phase
+from services.gateway.phases import PhaseTimer
+from services.gateway.scheduler import Need
+from services.gateway.seated import END_OF_ANSWER_S, SeatedResponse
+from services.gateway.stream import TextStream
+from services.gateway.text_request import TextRequest
+from services.gateway.upstream import Exchange, UpstreamError
+from services.wire.errors import BackendFailed, DeadlineExceeded
+from services.wire.shapes import token_usage
+
+if TYPE_CHECKING:
+    from services.gateway.core import Gateway
+    from services.gateway.directory import Served
+
+BYTES_PER_TOKEN = 4  # of English text, roughly; only scales a deadline
+SSE = "text/event-stream; charset=utf-8"
+
+
+class TextResponse(SeatedResponse):
+    def __init__(self, gateway: Gateway, served: Served, outcome: Outcome, request: TextRequest) -> None:
+        super().__init__(gateway, served, outcome, header_value(request.dropped))
+        self.request = request
+        self.queue_s = gateway.settings.deadlines.queue_s
+        self._body = request.for_engine(served.id)
+        self._prompt_tokens: int | None = None
+
+    async def need(self) -> Need:
+        """Tokens of context. 1. No context is known. 2. Bytes prove that every backend holds it. 3. The engine counts."""
+        contexts = [backend.lane.context_tokens for backend in self.served.backends]
+        known = [context for context in contexts if context is not None]
+        if not known:  # 1
+            return Need()
+        proven = proven_need(self.request)
+        if proven is not None and proven <= min(known):  # 2
+            return Need(tokens=proven)
+        backend = next((b for b in self.served.ready if b.lane.context_tokens is not None), None)  # 3
+        if backend is None:
+            return Need()
+        timeout_s = self.gateway.settings.deadlines.tokenize_s
+        self._prompt_tokens = await count_prompt(self.request, backend.upstream, backend.engine, self.served.id, timeout_s)
+        if self._prompt_tokens is None:
+            return Need()
+        tokens = self._prompt_tokens + self.request.output_tokens
+        if len(known) == len(contexts) and tokens > max(known):
+            raise context_exceeded(self.request, self._prompt_tokens, self.served)
+        return Need(tokens=tokens)
+
+    async def attempt(self, backend: Backend) -> None:
+        deadlines = self.gateway.settings.deadlines
+        request = backend.upstream.request("POST", self.request.route, self._body, self.outcome.request_id)
+        exchange: Exchange | None = None
+        try:
+            async with PhaseTimer(self.outcome, deadlines.total_s) as timer:
+                first_s = self._first_byte_s(backend) if self.request.stream else self._answer_s(backend)
+                timer.enter(Phase.FIRST_BYTE if self.request.stream else Phase.ANSWER, first_s)
+                exchange = await backend.upstream.ask(request, deadlines.connect_s)
+                head = await exchange.head()
+                if head.status != 200:
+                    body = await exchange.read_all(1024 * 1024)
+                    raise of_answer(head.status, body, head.headers.get(b"retry-after", b""))
+                if self.request.stream:
+                    await self._stream(exchange, backend, timer)
+                else:
+                    await self._whole(exchange, backend)
+        except UpstreamError as error:
+            failure = of_upstream(error)
+            if not self.started:
+                raise failure from None
+            self.gateway.attempt_failed(backend, failure)
+            raise failure.error from None
+        except DeadlineExceeded as error:
+            failure = AttemptFailed(error, "deadline")
+            if not self.started:
+                raise failure from None
+            if self.outcome.phase is not Phase.WRITING:
+                self.gateway.attempt_failed(backend, failure)
+            raise
+        finally:
+            if exchange is not None:
+                exchange.close()
+
+    async def _whole(self, exchange: Exchange, backend: Backend) -> None:
+        data = await exchange.read_all(self.gateway.settings.limits.answer_bytes)
+        backend.heard_s = time.monotonic()
+        try:
+            answer = orjson.loads(data)
+        except orjson.JSONDecodeError:
+            raise AttemptFailed(BackendFailed("The engine's answer is not JSON."), "garbled") from None
+        if not isinstance(answer, dict) or "error" in answer:
+            raise of_answer(500, data)
+        self.outcome.tokens = token_usage(answer.get("usage"))
+        await self.send_whole(data)
+
+    async def _stream(self, exchange: Exchange, backend: Backend, timer: PhaseTimer) -> None:
+        """Passes events on as they come. What comes before the first content is held back: until then another backend can take over."""
+        deadlines = self.gateway.settings.deadlines
+        stream = TextStream(drop_usage=not self.request.asks_usage)
+        held = b""
+        while not stream.done:
+            data = await exchange.read()
+            now = time.monotonic()
+            backend.heard_s = now
+            if data:
+                held += stream.feed(data, now)
+            else:
+                stream.end()
+            self.outcome.first_s, self.outcome.last_s, self.outcome.tokens = stream.first_s, stream.last_s, stream.usage
+            if stream.broken is None and stream.first_s is None and not stream.done:
+                continue
+            if stream.broken is not None and stream.first_s is None:
+                raise AttemptFailed(BackendFailed(f"The engine's stream failed: {stream.broken}."), "stream")
+            if held:
+                timer.enter(Phase.WRITING, deadlines.write_s)
+                if stream.done:
+                    self.outcome.ending = Ending.SERVED
+                if not self.started:
+                    await self.send_head(200, SSE, {"cache-control": "no-cache", "x-accel-buffering": "no"})
+                await self.send_body(held, more=not stream.done)
+                held = b""
+            if stream.broken is not None:
+                failure = AttemptFailed(BackendFailed(f"The engine's stream failed: {stream.broken}."), "stream")
+                self.gateway.attempt_failed(backend, failure)
+                raise failure.error
+            timer.enter(Phase.STREAMING, deadlines.inter_token_s)
+        await _to_the_end(exchange)
+
+    def _first_byte_s(self, backend: Backend) -> float:
+        """Five times the predicted prefill, and never less than the setting."""
+        speed = backend.placement.report.speed if backend.placement else None
+        least = self.gateway.settings.deadlines.first_byte_s
+        if speed is None or not speed.prefill_tok_s:
+            return least
+        tokens = self._prompt_tokens or len(self.request.raw) / BYTES_PER_TOKEN
+        return max(least, 5 * tokens / speed.prefill_tok_s)
+
+    def _answer_s(self, backend: Backend) -> float:
+        """A whole answer has no first token to wait for: ten times its predicted time where its length and the speed are known."""
+        total_s = self.gateway.settings.deadlines.total_s
+        if self.request.max_tokens is None or backend.lane.unit_s is None:
+            return total_s
+        return min(total_s, self._first_byte_s(backend) + 10 * self.request.max_tokens * backend.lane.unit_s)
+
+
+async def _to_the_end(exchange: Exchange) -> None:
+    """Lets the last chunk come in, so that the connection can be used again; it is due at once."""
+    try:
+        async with asyncio.timeout(END_OF_ANSWER_S):
+            while await exchange.read():
+                pass
+    except (TimeoutError, UpstreamError):
+        return

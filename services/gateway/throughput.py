@@ -1,0 +1,153 @@
+"""How fast each card and model is, from real traffic: counts are the engines' own usage, times are ours.
+
+A request's tokens enter when it ends, spread over the time in which they came, so a long stream does not show up as a spike.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+from services.gateway.directory import Directory, Served
+from services.gateway.logs import utc_now
+from services.gateway.outcome import Ending, Outcome
+from services.gateway.ring import Ring, Samples, percentile
+from services.gateway.settings import WINDOWS_S
+
+SUMS = ("requests", "served", "failed", "prompt_tokens", "output_tokens", "images", "steps", "text_served", "image_served", "steps_known")
+
+
+class Series:
+    """What one backend did."""
+
+    def __init__(self) -> None:
+        self.sums = {name: Ring() for name in SUMS}
+        self.ttft, self.tpot, self.queue = Samples(), Samples(), Samples()
+        self.peak: tuple[float, str] | None = None
+
+    def finished(self, outcome: Outcome, now: float) -> None:
+        served = outcome.ending is Ending.SERVED
+        self.sums["requests"].add(1, now)
+        self.sums["served"].add(served, now)
+        self.sums["failed"].add(outcome.ending is Ending.FAILED, now)
+        for samples, value in ((self.ttft, outcome.ttft_s), (self.tpot, outcome.tpot_s), (self.queue, outcome.queue_s)):
+            if value is not None:
+                samples.add(value, now)
+        if outcome.tokens is not None:
+            self._text(outcome, now)
+        if outcome.images is not None:
+            self._images(outcome, now)
+
+    def _text(self, outcome: Outcome, now: float) -> None:
+        assert outcome.tokens is not None
+        seated = outcome.seated_s if outcome.seated_s is not None else now
+        first = outcome.first_s if outcome.first_s is not None else seated
+        self.sums["text_served"].add(1, now)
+        self.sums["prompt_tokens"].spread(outcome.tokens.prompt_tokens, seated, first, now)
+        self.sums["output_tokens"].spread(outcome.tokens.output_tokens, first, outcome.last_s or now, now)
+        rate = self.sums["output_tokens"].total(10, now) / 10
+        if self.peak is None or rate > self.peak[0]:
+            self.peak = (rate, utc_now())
+
+    def _images(self, outcome: Outcome, now: float) -> None:
+        assert outcome.images is not None
+        seated = outcome.seated_s if outcome.seated_s is not None else now
+        self.sums["image_served"].add(1, now)
+        self.sums["images"].spread(outcome.images.images, seated, now, now)
+        if outcome.images.steps is not None:
+            self.sums["steps_known"].add(1, now)
+            self.sums["steps"].spread(outcome.images.steps, seated, now, now)
+
+
+class Throughput:
+    """All series of this gateway. `started_s` bounds every window: nothing is known of the time before."""
+
+    def __init__(self, directory: Directory, started_s: float) -> None:
+        self._directory = directory
+        self._started_s = started_s
+        self._series = {backend.id: Series() for backend in directory.backends}
+        self._refused: dict[tuple[str | None, str], Ring] = {}
+
+    def finished(self, outcome: Outcome, now: float) -> None:
+        """Enters one ended request."""
+        if outcome.ending is Ending.REFUSED:
+            self._refused.setdefault((outcome.model_id, outcome.code or "unknown"), Ring()).add(1, now)
+        elif outcome.backend is not None:
+            self._series[outcome.backend.id].finished(outcome, now)
+
+    def report(self, window: str, now: float) -> dict[str, Any]:
+        """The JSON of `GET /v1/throughput` for one of WINDOWS_S."""
+        directory = self._directory
+        by_card: dict[str, list[Served]] = {}
+        cards = {b.card.id: b.card for b in directory.backends if b.card is not None}
+        for served in directory.models.values():
+            for backend in served.backends:
+                if backend.card is not None and served not in by_card.setdefault(backend.card.id, []):
+                    by_card[backend.card.id].append(served)
+        return {
+            "object": "throughput", "window": window, "window_s": WINDOWS_S[window], "covered_s": round(self._covered_s(window, now), 3),
+            "as_of": utc_now(), "windows": list(WINDOWS_S),
+            "counted_from": "the usage that engines report, when a request ends, spread over the time its tokens took",
+            "totals": self._entry(directory.backends, window, now) | {"refused": self._refusals(None, window, now)},
+            "cards": [
+                {"id": card.id, "name": card.name, "simulated": card.simulated, "models": [s.id for s in by_card[card.id]]}
+                | self._entry([b for b in directory.backends if b.card is card], window, now)
+                for card in cards.values()
+            ],
+            "models": [
+                {"id": served.id, "kind": served.kind, "cards": sorted({b.card.id for b in served.backends if b.card}),
+                 "waiting": len(served.queue.waiting)}
+                | self._entry(served.backends, window, now) | {"refused": self._refusals(served.id, window, now)}
+                for served in directory.models.values()
+            ],
+        }
+
+    def _covered_s(self, window: str, now: float) -> float:
+        """The seconds that a window really spans: the current second has only just begun, and before the start there is nothing."""
+        return min(WINDOWS_S[window] - 1 + now % 1, now - self._started_s)
+
+    def _entry(self, backends: Iterable[Any], window: str, now: float) -> dict[str, Any]:
+        backends = list(backends)
+        series = [self._series[backend.id] for backend in backends]
+        covered = self._covered_s(window, now)
+        totals = {name: sum(s.sums[name].total(WINDOWS_S[window], now) for s in series) for name in SUMS}
+        reasons: dict[str, str] = {}
+
+        def rate(name: str, known: float, why: str) -> float | None:
+            if known and covered > 0:
+                return round(totals[name] / covered, 4)
+            reasons[f"{name}_per_s"] = why
+            return None
+
+        none_text, none_image = f"no text request ended in the last {window}", f"no image request ended in the last {window}"
+        entry: dict[str, Any] = {
+            "running": sum(backend.lane.in_flight for backend in backends),
+            "requests_per_s": rate("requests", totals["requests"], f"no request ended in the last {window}"),
+            "failed_per_s": rate("failed", totals["requests"], f"no request ended in the last {window}"),
+            "prompt_tokens_per_s": rate("prompt_tokens", totals["text_served"], none_text),
+            "output_tokens_per_s": rate("output_tokens", totals["text_served"], none_text),
+            "images_per_s": rate("images", totals["image_served"], none_image),
+            "steps_per_s": rate("steps", totals["steps_known"], "the engine reports no steps" if totals["image_served"] else none_image),
+        }
+        start = now - WINDOWS_S[window]
+        for name, samples in (("ttft_s", "ttft"), ("tpot_s", "tpot"), ("queue_s", "queue")):
+            values = sorted(value for one in series for value in getattr(one, samples).since(start))
+            entry[name] = {"p50": _rounded(percentile(values, 0.5)), "p95": _rounded(percentile(values, 0.95)), "n": len(values)}
+            if not values:
+                reasons[name] = f"no stream ended in the last {window}" if name != "queue_s" else f"no request ended in the last {window}"
+        peaks = [s.peak for s in series if s.peak is not None]
+        best = max(peaks, default=None)
+        entry["peak_output_tokens_per_s"] = {"value": round(best[0], 4), "at": best[1], "over_s": 10} if best else None
+        return entry | {"reasons": reasons}
+
+    def _refusals(self, model_id: str | None, window: str, now: float) -> dict[str, int]:
+        found: dict[str, int] = {}
+        for (model, code), ring in self._refused.items():
+            count = round(ring.total(WINDOWS_S[window], now)) if model_id in (None, model) else 0
+            if count:
+                found[code] = found.get(code, 0) + count
+        return found
+
+
+def _rounded(value: float | None) -> float | None:
+    return None if value is None else round(value, 5)

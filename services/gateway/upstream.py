@@ -1,0 +1,302 @@
+"""Our own keep-alive HTTP/1.1 client: one asyncio.Protocol per connection, a last-in-first-out pool per engine.
+
+Layers: `Connection` owns the socket and hands every read to its `Receiver`; `Exchange` is the receiver that parses the answer and lets
+a coroutine read it, with back-pressure; `Upstream` is one engine's address, token and idle connections.
+TCP_NODELAY is set by asyncio and uvloop on every TCP socket.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import ssl
+import time
+from collections import deque
+from dataclasses import dataclass
+from typing import Protocol, cast
+from urllib.parse import urlsplit
+
+from services.gateway.answer import AnswerParser, BadAnswer, Head
+
+HIGH_WATER_BYTES = 256 * 1024
+IDLE_S = 4.0  # uvicorn, under vLLM, closes an idle connection after 5 s: not worth the race
+MAX_IDLE = 256
+MAX_FETCH_BYTES = 64 * 1024 * 1024  # /tokenize names every token of a prompt
+
+
+class UpstreamError(Exception):
+    """The exchange failed on the way: nothing that the engine said."""
+
+
+class ConnectFailed(UpstreamError):
+    """No connection. `refused`: the address answered that nobody listens there."""
+
+    def __init__(self, message: str, refused: bool = False) -> None:
+        super().__init__(message)
+        self.refused = refused
+
+
+class ConnectionCut(UpstreamError):
+    """The connection ended inside the exchange. `unanswered`: before the first byte of the answer."""
+
+    def __init__(self, message: str, unanswered: bool) -> None:
+        super().__init__(message)
+        self.unanswered = unanswered
+
+
+class BrokenAnswer(UpstreamError):
+    """The answer is not HTTP/1.1."""
+
+
+@dataclass(frozen=True, slots=True)
+class Origin:
+    """Where an engine listens. `prefix` stands before every path (empty, or "/some/path")."""
+
+    host: str
+    port: int
+    tls: bool = False
+    prefix: str = ""
+
+    @property
+    def url(self) -> str:
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        return f"{'https' if self.tls else 'http'}://{host}:{self.port}{self.prefix}"
+
+
+def parse_origin(url: str) -> Origin:
+    """The origin of `http(s)://host[:port][/prefix]`; a final /v1 is ours to add and is cut off. Raises ValueError with a sentence."""
+    parts = urlsplit(url)
+    if parts.scheme not in ("http", "https") or not parts.hostname:
+        raise ValueError(f"{url!r} is not an http(s) URL; write it like http://127.0.0.1:9001")
+    if parts.username or parts.query or parts.fragment or not url.isascii() or any(c <= " " for c in url):
+        raise ValueError(f"{url!r} holds more than scheme, host, port and path; write it like http://127.0.0.1:9001")
+    tls = parts.scheme == "https"
+    return Origin(parts.hostname, parts.port or (443 if tls else 80), tls, parts.path.rstrip("/").removesuffix("/v1"))
+
+
+class Receiver(Protocol):
+    """Who gets the bytes of a connection while an exchange is under way."""
+
+    def received(self, data: bytes) -> None: ...
+    def lost(self, error: Exception | None) -> None: ...
+
+
+class Connection(asyncio.Protocol):
+    """One socket to an engine. Idle while `receiver` is None; bytes or an end that come then make it useless."""
+
+    def __init__(self) -> None:
+        self.transport: asyncio.Transport | None = None
+        self.receiver: Receiver | None = None
+        self.idle_since = 0.0
+        self.usable = True
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self.transport = cast(asyncio.Transport, transport)  # uvloop's transports do not derive from asyncio's classes
+
+    def data_received(self, data: bytes) -> None:
+        if self.receiver is None:
+            self.abort()
+        else:
+            self.receiver.received(data)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self.usable = False
+        if self.receiver is not None:
+            self.receiver.lost(exc)
+
+    def abort(self) -> None:
+        """Ends it at once: the engine sees its client leave and frees the sequence."""
+        self.usable = False
+        self.receiver = None
+        if self.transport is not None:
+            self.transport.abort()
+
+
+class Exchange:
+    """One request and its answer on one connection. Always `close()` it: that aborts what is unfinished and keeps what is reusable."""
+
+    def __init__(self, upstream: Upstream, connection: Connection, request: bytes) -> None:
+        self._upstream = upstream
+        self._connection = connection
+        self._parser = AnswerParser()
+        self._pieces: deque[bytes] = deque()
+        self._buffered = 0
+        self._paused = False
+        self._error: UpstreamError | None = None
+        self._waiter: asyncio.Future[None] | None = None
+        connection.receiver = self
+        assert connection.transport is not None
+        connection.transport.write(request)
+
+    # Receiver
+
+    def received(self, data: bytes) -> None:
+        try:
+            body = self._parser.feed(data)
+        except BadAnswer as error:
+            self._fail(BrokenAnswer(str(error)))
+            self._connection.abort()
+            return
+        if body:
+            self._pieces.append(body)
+            self._buffered += len(body)
+            if self._buffered > HIGH_WATER_BYTES and not self._paused and self._connection.transport is not None:
+                self._paused = True
+                self._connection.transport.pause_reading()
+        self._wake()
+
+    def lost(self, error: Exception | None) -> None:
+        if self._parser.end():
+            self._wake()
+        else:
+            how = f" ({error})" if error else ""
+            self._fail(ConnectionCut(f"the engine closed the connection before its answer was whole{how}", not self._parser.started))
+
+    def _fail(self, error: UpstreamError) -> None:
+        self._error = error
+        self._wake()
+
+    def _wake(self) -> None:
+        if self._waiter is not None and not self._waiter.done():
+            self._waiter.set_result(None)
+
+    async def _wait(self) -> None:
+        self._waiter = asyncio.get_running_loop().create_future()
+        try:
+            await self._waiter
+        finally:
+            self._waiter = None
+
+    # the coroutine's side
+
+    async def head(self) -> Head:
+        """Waits for status and headers. Raises UpstreamError."""
+        while self._parser.head is None:
+            if self._error is not None:
+                raise self._error
+            await self._wait()
+        return self._parser.head
+
+    async def read(self) -> bytes:
+        """The body bytes that have come, b"" at the end of the answer. Raises UpstreamError once all that came before it is read."""
+        while not self._pieces:
+            if self._parser.done:
+                return b""
+            if self._error is not None:
+                raise self._error
+            await self._wait()
+        data = self._pieces[0] if len(self._pieces) == 1 else b"".join(self._pieces)
+        self._pieces.clear()
+        self._buffered = 0
+        if self._paused and self._connection.transport is not None:
+            self._paused = False
+            self._connection.transport.resume_reading()
+        return data
+
+    async def read_all(self, limit_bytes: int) -> bytes:
+        """The whole body. Raises BrokenAnswer when it is longer than `limit_bytes`."""
+        parts, size = [], 0
+        while data := await self.read():
+            parts.append(data)
+            size += len(data)
+            if size > limit_bytes:
+                raise BrokenAnswer(f"the engine's answer is longer than {limit_bytes} bytes")
+        return b"".join(parts)
+
+    def close(self) -> None:
+        """Gives the connection back when the answer was read to its end, else aborts it. May be called twice."""
+        connection = self._connection
+        if connection.receiver is not self:
+            return
+        connection.receiver = None
+        if self._parser.reusable and not self._pieces and connection.usable:
+            self._upstream.give_back(connection)
+        else:
+            connection.abort()
+
+
+class Upstream:
+    """One engine: where it is, the token it wants, and the connections that are open to it."""
+
+    def __init__(self, origin: Origin, token: str | None = None) -> None:
+        self.origin = origin
+        self._idle: list[Connection] = []
+        self._tls = ssl.create_default_context() if origin.tls else None
+        host = f"[{origin.host}]" if ":" in origin.host else origin.host
+        authorization = f"authorization: Bearer {token}\r\n" if token else ""
+        self._fixed = f"host: {host}:{origin.port}\r\n{authorization}accept-encoding: identity\r\n"
+
+    def request(self, method: str, path: str, body: bytes = b"", request_id: str | None = None) -> bytes:
+        """The bytes of a request. `path` and `request_id` must be ours, never a client's."""
+        extra = f"x-request-id: {request_id}\r\n" if request_id else ""
+        if body or method == "POST":
+            extra += f"content-type: application/json\r\ncontent-length: {len(body)}\r\n"
+        return f"{method} {self.origin.prefix}{path} HTTP/1.1\r\n{self._fixed}{extra}\r\n".encode("latin1") + body
+
+    async def ask(self, request: bytes, connect_s: float) -> Exchange:
+        """Sends `request` and waits for the head of the answer.
+
+        1. On the youngest idle connection; when that dies unanswered it was stale, so
+        2. on a new connection, to be had within `connect_s`.
+        Raises UpstreamError. A cancelled caller leaves an aborted connection.
+        """
+        connection = self._take()
+        if connection is not None:
+            try:
+                return await self._exchange(connection, request)
+            except ConnectionCut as cut:
+                if not cut.unanswered:
+                    raise
+        return await self._exchange(await self._connect(connect_s), request)
+
+    async def fetch(self, method: str, path: str, body: bytes = b"", *, timeout_s: float) -> tuple[int, bytes]:
+        """A whole small exchange: status and body. Raises UpstreamError or TimeoutError."""
+        async with asyncio.timeout(timeout_s):
+            exchange = await self.ask(self.request(method, path, body), timeout_s)
+            try:
+                head = await exchange.head()
+                return head.status, await exchange.read_all(MAX_FETCH_BYTES)
+            finally:
+                exchange.close()
+
+    async def _exchange(self, connection: Connection, request: bytes) -> Exchange:
+        exchange = Exchange(self, connection, request)
+        try:
+            await exchange.head()
+        except BaseException:
+            exchange.close()
+            raise
+        return exchange
+
+    async def _connect(self, connect_s: float) -> Connection:
+        origin = self.origin
+        loop = asyncio.get_running_loop()
+        try:
+            async with asyncio.timeout(connect_s):
+                _, connection = await loop.create_connection(Connection, origin.host, origin.port, ssl=self._tls)
+        except TimeoutError:
+            raise ConnectFailed(f"no connection to {origin.url} within {connect_s:g} s") from None
+        except OSError as error:
+            refused = isinstance(error, ConnectionRefusedError) or "refused" in str(error).lower()
+            raise ConnectFailed(f"no connection to {origin.url}: {error.strerror or error}", refused) from None
+        return connection
+
+    def _take(self) -> Connection | None:
+        now = time.monotonic()
+        while self._idle:
+            connection = self._idle.pop()
+            if connection.usable and now - connection.idle_since < IDLE_S:
+                return connection
+            connection.abort()
+        return None
+
+    def give_back(self, connection: Connection) -> None:
+        connection.idle_since = time.monotonic()
+        if len(self._idle) < MAX_IDLE:
+            self._idle.append(connection)
+        else:
+            connection.abort()
+
+    def close(self) -> None:
+        """Ends the idle connections."""
+        while self._idle:
+            self._idle.pop().abort()
