@@ -1,0 +1,93 @@
+"""Predicted speeds: the worked numbers, and the measured ones that they are near."""
+
+from __future__ import annotations
+
+import pytest
+
+from services.sizing.cards import load_cards, parse_cards, simulated_cpu_card, spec_of
+from services.sizing.catalogue import load_catalogue
+from services.sizing.fit import fit
+from services.sizing.speed import decode_tok_s, prefill_tok_s
+from services.sizing.speed_data import CMP_STOCK, EFFICIENCY, SD15_IT_S, link_bytes_per_s
+from services.sizing.types import Host, TextWorkload
+from tests.sizing.geometry import LLAMA_8B, QWEN3_30B_A3B
+
+GIB = 2**30
+HOST = Host(32 * GIB, 30 * GIB, "Xeon", 8, ("avx2", "fma", "f16c", "bmi2"), "x86_64")
+CATALOGUE = load_catalogue()
+
+
+def test_decode_worked_number() -> None:
+    card = parse_cards("RTX 3060 Ti")[0]
+    spec = spec_of(card)
+    assert spec is not None
+    speed = decode_tok_s(spec, EFFICIENCY["Ampere"], LLAMA_8B, int(4.62e9))
+    assert speed == pytest.approx(62.8, abs=0.3)
+    assert speed == pytest.approx(60.2, rel=0.1), "kreier, llama3.1 8B"
+
+
+@pytest.mark.parametrize(
+    ("card", "model", "measured"),
+    [("RTX 3060 Ti", "llama-3.1-8b-instruct", 60.2), ("RX 580 8GB", "llama-3.2-3b-instruct", 36.2),
+     ("RX 6600", "llama-3.1-8b-instruct", 34.5), ("GTX 1050 Ti", "llama-3.2-1b-instruct", 48.4),
+     ("RTX 2080", "llama-3.1-8b-instruct", 71.9)],
+)  # fmt: skip
+def test_decode_is_near_what_others_measured(card: str, model: str, measured: float) -> None:
+    report = fit(parse_cards(card)[0], CATALOGUE.get(model), HOST, variant_id="q4_k_m-gguf", workload=TextWorkload(2048, 1))
+    assert report.speed is not None
+    assert report.speed.decode_tok_s == pytest.approx(measured, rel=0.35)
+
+
+def test_prefill_worked_number() -> None:
+    spec = next(spec for spec in load_cards() if spec.key == "GTX 1080 Ti 11GB")
+    assert prefill_tok_s(spec, EFFICIENCY["Pascal"], LLAMA_8B) == pytest.approx(11.34e12 * 0.86 / (2 * 8_030_261_248), abs=0.1)
+
+
+def test_moe_reads_its_share() -> None:
+    spec = next(spec for spec in load_cards() if spec.key == "RTX 3090 24GB")
+    sparse = decode_tok_s(spec, EFFICIENCY["Ampere"], QWEN3_30B_A3B, 17 * GIB)
+    dense = decode_tok_s(spec, EFFICIENCY["Ampere"], LLAMA_8B, 17 * GIB)
+    assert sparse is not None
+    assert dense is not None
+    assert sparse > 3 * dense
+
+
+def test_links() -> None:
+    assert link_bytes_per_s(1, 1) == 0.20e9
+    assert link_bytes_per_s(2, 1) == pytest.approx(0.405e9)
+    assert 8e9 / link_bytes_per_s(1, 1) == 40
+
+
+def test_loading_over_a_riser_is_slow_and_unknown_links_are_unknown() -> None:
+    model = CATALOGUE.get("llama-3.1-8b-instruct")
+    cards = ("P104-100 8GB@gen1x1", "P104-100 8GB@gen1x4", "P104-100 8GB")
+    riser, slot, unknown = (fit(parse_cards(text)[0], model, HOST).speed for text in cards)
+    assert riser is not None
+    assert slot is not None
+    assert unknown is not None
+    assert riser.load_s is not None
+    assert slot.load_s is not None
+    assert riser.load_s > 3 * slot.load_s
+    assert unknown.load_s is None
+
+
+def test_images_per_minute() -> None:
+    report = fit(parse_cards("RTX 3060 12GB")[0], CATALOGUE.get("sd-1.5"), HOST)
+    assert report.speed is not None
+    assert report.speed.images_per_min == pytest.approx(60 * 6.23 / CATALOGUE.get("sd-1.5").image.default_steps, abs=0.1)  # type: ignore[union-attr]
+
+
+def test_no_source_no_figure() -> None:
+    cpu = fit(simulated_cpu_card(4 * GIB), CATALOGUE.get("smollm2-135m-instruct"), HOST).speed
+    assert cpu is not None
+    assert cpu.decode_tok_s is None
+    probed = fit(parse_cards("CMP 50HX")[0], CATALOGUE.get("llama-3.1-8b-instruct"), HOST).speed
+    assert probed is not None
+    assert probed.decode_tok_s is None
+
+
+def test_the_tables_name_real_cards() -> None:
+    keys = {spec.key for spec in load_cards()}
+    assert set(SD15_IT_S) <= keys
+    assert set(CMP_STOCK) <= keys
+    assert set(EFFICIENCY) <= {spec.architecture for spec in load_cards()}
