@@ -80,7 +80,7 @@ def ensure(
             return _opened_repo_folder(variant)
         if found := located(model, variant):  # 2
             return found
-        place = folder_of(model.id, variant.id)
+        place, asked = folder_of(model.id, variant.id), _asked_for(model, variant)
         with only_one(place, progress):  # 3
             if found := located(model, variant):
                 return found
@@ -88,7 +88,7 @@ def ensure(
                 return found
             place.manifest.unlink(missing_ok=True)  # 5
             fetched, made_with = _obtain(model, variant, place, progress, environments, environment, patience or Patience())
-            manifest = Manifest(model.id, variant.id, _asked_for(model, variant), fetched.commit, made_with, fetched.files)
+            manifest = Manifest(model.id, variant.id, asked, fetched.commit, made_with, fetched.files)
             write_manifest(place, manifest)  # 6
             return _entry(variant, place, manifest)
 

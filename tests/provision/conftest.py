@@ -15,8 +15,8 @@ from services.provision.transfer import Patience
 from services.sizing.types import ModelSpec, Variant, WeightSource
 from tests.fakes.hub import HubStandIn
 
-HURRIED = Patience(attempts=3, first_wait_s=0.01, longest_wait_s=2.0, connect_s=2.0, read_s=0.5)
-NO_PATIENCE = Patience(attempts=1, first_wait_s=0.01, longest_wait_s=2.0, connect_s=2.0, read_s=0.5)
+HURRIED = Patience(attempts=3, first_wait_s=0.01, longest_wait_s=2.0, connect_s=5.0, read_s=10.0)
+NO_PATIENCE = Patience(attempts=1, first_wait_s=0.01, longest_wait_s=2.0, connect_s=5.0, read_s=10.0)
 
 
 def safetensors_bytes(tensor_bytes: int = 4096) -> bytes:
@@ -57,6 +57,7 @@ def _one_http_session() -> Iterator[None]:
 @pytest.fixture
 def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("RIGSERVE_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:9")  # no test asks the real hub
     return tmp_path / "cache"
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -112,9 +113,11 @@ def test_a_server_that_ignores_ranges_sends_it_all_again(hub: HubStandIn) -> Non
 
 def test_a_silent_server_is_left_and_tried_again(hub: HubStandIn) -> None:
     hub.add("some/tiny", FILES)
-    hub.faults.silent_s = 0.8
+    hub.faults.silent_s = 0.5
+    watcher = Watcher()
     with pytest.raises(UnreachableError, match="ReadTimeout"):
-        fetch(patience=NO_PATIENCE)
+        fetch(patience=replace(HURRIED, attempts=2, read_s=0.1), watcher=watcher)
+    assert len([step for step in watcher.steps if "trying again" in step.text]) == 1
 
 
 def test_a_slow_server_is_waited_for(hub: HubStandIn) -> None:
