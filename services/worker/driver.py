@@ -23,6 +23,7 @@ from services.worker.gauge import Gauge
 from services.worker.lifecycle import Life
 from services.worker.probe import EngineHttp, NoAnswer
 from services.worker.process import EngineProcess
+from services.worker.version import installed_version
 
 
 @dataclass(frozen=True, slots=True)
@@ -233,9 +234,10 @@ class Driver:
             await asyncio.sleep(self._timing.sample_s * (5 if self.life.state is WorkerState.READY else 1))
 
     async def _ask_version(self, launch: Launch) -> str | None:
-        """The engine's own word; None when it has none."""
-        if launch.version is None:
-            return None
+        """From its environment, else the engine's own word; None when neither says."""
+        known = installed_version(self._order.engine_python, launch.packages)
+        if known is not None or launch.version is None:
+            return known
         path, key = launch.version
         try:
             facts = (await asyncio.to_thread(self._http.ask, "GET", path, timeout_s=self._timing.probe_timeout_s)).json()

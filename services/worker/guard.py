@@ -7,7 +7,8 @@ Standard library only, about 5 MB: it stays as long as the engine. What it does:
 1. It becomes the reaper of every orphan below it (PR_SET_CHILD_SUBREAPER), and asks the kernel for SIGTERM when the worker dies
    (PR_SET_PDEATHSIG), even by SIGKILL.
 2. It starts COMMAND in a session of its own, its stdout and stderr on our stderr, to be killed if the guard is; prints its pid.
-3. On SIGTERM or SIGINT it passes SIGTERM to the engine alone (engines end their own helpers) and waits GRACE_S.
+3. On SIGTERM or SIGINT it passes SIGTERM to the engine alone (engines end their own helpers) and waits GRACE_S. When the worker
+   is dead there is no grace: its successor needs the port and the memory.
 4. When the engine has ended, or the grace is over, it kills every process below it and exits with the engine's code
    (128 + n for signal n).
 """
@@ -43,7 +44,7 @@ def main(argv: list[str]) -> int:
     os.write(1, b"%d\n" % engine)
     os.close(1)
     # 3, 4
-    code = watch(engine, grace_s)
+    code = watch(engine, worker, grace_s)
     kill_all_below()
     return code
 
@@ -61,14 +62,14 @@ def become(command: list[str], libc: ctypes.CDLL) -> None:
         os._exit(127)
 
 
-def watch(engine: int, grace_s: float) -> int:
-    """Until the engine has ended or the grace after a SIGTERM is over; the engine's exit code."""
+def watch(engine: int, worker: int, grace_s: float) -> int:
+    """Until the engine has ended, the grace after a SIGTERM is over, or the worker is dead; the engine's exit code."""
     until: float | None = None
     while True:
         code = reap(engine)
         if code is not None:
             return code
-        if until is not None and time.monotonic() >= until:
+        if os.getppid() != worker or (until is not None and time.monotonic() >= until):
             return 128 + signal.SIGKILL
         patience_s = 3600.0 if until is None else max(0.0, until - time.monotonic())
         got = signal.sigtimedwait(WATCHED, patience_s)

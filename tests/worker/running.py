@@ -36,7 +36,7 @@ def alive(pid: int) -> bool:
         return False
 
 
-def gone(pid: int, within_s: float = 3.0) -> bool:
+def gone(pid: int, within_s: float = 10.0) -> bool:
     until = time.monotonic() + within_s
     while alive(pid) and time.monotonic() < until:
         time.sleep(0.01)
@@ -63,7 +63,7 @@ class Worker:
         headers = {"Authorization": f"Bearer {token}"} if token else {}
         request = urllib.request.Request(f"http://127.0.0.1:{self.port}{path}", method=method, headers=headers)
         try:
-            with urllib.request.urlopen(request, timeout=5) as answer:
+            with urllib.request.urlopen(request, timeout=20) as answer:
                 return answer.status, json.load(answer)
         except urllib.error.HTTPError as error:
             return error.code, json.loads(error.read() or b"null")
@@ -75,7 +75,7 @@ class Worker:
             self.seen.append(body["state"])
         return body  # type: ignore[no-any-return]
 
-    def wait_for(self, wanted: Callable[[dict[str, Any]], bool] | str, within_s: float = 10.0) -> dict[str, Any]:
+    def wait_for(self, wanted: Callable[[dict[str, Any]], bool] | str, within_s: float = 30.0) -> dict[str, Any]:
         """The first status that is wanted (a state, or a function of the status)."""
         test = wanted if callable(wanted) else lambda status: status["state"] == wanted
         until = time.monotonic() + within_s
@@ -98,7 +98,7 @@ class Worker:
     def errors(self) -> str:
         return (self.folder / "worker.err").read_text()
 
-    def stop(self, number: int = signal.SIGTERM, within_s: float = 10.0) -> int:
+    def stop(self, number: int = signal.SIGTERM, within_s: float = 30.0) -> int:
         if self.process.poll() is None:
             self.process.send_signal(number)
         return self.process.wait(within_s)
@@ -135,7 +135,7 @@ class Workers:
 
     def run(self, *argv: str) -> tuple[int, str]:
         """A worker that is expected to end by itself: exit code and what it said."""
-        done = subprocess.run([sys.executable, "-m", "services.worker", *argv], cwd=PROJECT, text=True, capture_output=True, timeout=20)
+        done = subprocess.run([sys.executable, "-m", "services.worker", *argv], cwd=PROJECT, text=True, capture_output=True, timeout=60)
         return done.returncode, done.stdout + done.stderr
 
     def close(self) -> None:

@@ -48,7 +48,7 @@ class Bench:
         self.tasks.append(asyncio.create_task(self.driver.run(**run)))
         return self.driver
 
-    async def until(self, wanted: str | Callable[[WorkerStatus], bool], within_s: float = 8.0) -> WorkerStatus:
+    async def until(self, wanted: str | Callable[[WorkerStatus], bool], within_s: float = 30.0) -> WorkerStatus:
         test = wanted if callable(wanted) else lambda status: status.state == wanted
         begun = time.monotonic()
         while not test(self.driver.status()):
@@ -75,7 +75,7 @@ async def test_the_way_up(bench: Bench) -> None:
     begun = time.monotonic()
     bench.start()
     status = await bench.until("ready")
-    assert time.monotonic() - begun < 2.0
+    assert time.monotonic() - begun < 15.0  # 0.3 s on an idle machine; the tests may share theirs
     assert [line.split(":")[1].strip() for line in bench.states] == ["loading", "warming", "ready"]
     assert alive(status.engine_pid or 0)
     assert status.peak_bytes is not None
@@ -96,7 +96,7 @@ async def test_crash_loop_is_given_up_and_can_be_asked_again(bench: Bench) -> No
 
 async def test_crash_loop_can_end_the_run(bench: Bench) -> None:
     bench.start("crash", until_failed=True)
-    await asyncio.wait_for(bench.tasks[0], 8)
+    await asyncio.wait_for(bench.tasks[0], 30)
     assert bench.driver.life.state is WorkerState.FAILED
 
 
@@ -133,7 +133,7 @@ async def test_an_engine_that_ignores_sigterm_is_killed_after_its_grace(bench: B
     driver.stop()
     assert driver.status().state is WorkerState.DRAINING
     await bench.tasks[0]
-    assert 0.45 < time.monotonic() - begun < 2.0
+    assert 0.45 < time.monotonic() - begun < 8.0  # the grace is 0.5 s
     assert not alive(pid)
     assert "SIGTERM? no." in bench.log.lines()
 
@@ -142,7 +142,7 @@ async def test_a_stop_while_loading(bench: Bench) -> None:
     driver = bench.start("slow")
     pid = (await bench.until(lambda now: now.engine_pid is not None)).engine_pid or 0
     driver.stop()
-    await asyncio.wait_for(bench.tasks[0], 3)
+    await asyncio.wait_for(bench.tasks[0], 20)
     assert not alive(pid)
 
 

@@ -16,7 +16,7 @@ from services.worker.engines.vllm import gpu_share
 from tests.worker.sample import CHAT, CMP50HX, CPU, GIB, GTX1660S, IMAGE, P106, RTX3060TI, RX580, TOKEN, order, placement
 
 LLAMA = (
-    "--model /w/model.gguf --alias small-chat,small --host 127.0.0.1 --port 9101 --api-key-file /run/token --ctx-size 4096 --parallel 2 "
+    "--model /w/model.gguf --alias small-chat --host 127.0.0.1 --port 9101 --api-key-file /run/token --ctx-size 4096 --parallel 2 "
     "--no-kv-unified --cache-ram 0 --fit off --metrics --no-slots --no-ui --offline --jinja --cors-origins localhost "
 )
 ON_GPU = "--gpu-layers 999 --load-mode none --threads 2 --flash-attn {fa} --cache-type-k {kv} --cache-type-v {kv}"
@@ -56,7 +56,7 @@ def vllm(card: Card, **choice: object) -> tuple[str, dict[str, str]]:
 
 VLLM = (
     "/env/bin/python -I -m vllm.entrypoints.openai.api_server --model /w/model --served-model-name small-chat small --host 127.0.0.1 "
-    "--port 9101 --max-model-len 2048 --max-num-seqs 2 --load-format safetensors --disable-uvicorn-access-log "
+    "--port 9101 --max-model-len 2048 --max-num-seqs 2 --load-format safetensors --disable-uvicorn-access-log --disable-fastapi-docs "
     "--kv-cache-memory-bytes 536870912 "
 )
 TOOLS = " --enable-auto-tool-choice --tool-call-parser hermes --config /run/state/vllm.yaml"

@@ -21,7 +21,7 @@ def test_start_status_token_kill_and_restart(workers: Workers) -> None:
     worker = workers.start("chatty")
     status = worker.wait_for("ready")
     took_s = time.monotonic() - begun
-    assert took_s < 4.0  # 1 s on an idle machine
+    assert took_s < 20.0  # 1 s on an idle machine; the tests may share theirs
     names = ("placement_id", "model_id", "card_id", "engine", "reason", "restarts")
     assert [status[name] for name in names] == ["small-0", "small-chat", "sim-0", "llama.cpp", None, 0]
     assert 0 < status["load_s"] <= took_s
@@ -53,7 +53,7 @@ def test_start_status_token_kill_and_restart(workers: Workers) -> None:
     os.kill(status["engine_pid"], signal.SIGKILL)
     killed = time.monotonic()
     down = worker.wait_for(lambda now: now["state"] != "ready")
-    assert time.monotonic() - killed < 1.0
+    assert time.monotonic() - killed < 3.0  # 10 ms on an idle machine
     assert (down["state"], down["engine_pid"]) == ("restarting", None)
     assert "SIGKILL" in down["reason"]
     after = worker.wait_for("ready")
@@ -84,12 +84,13 @@ def test_sigterm_leaves_nothing(workers: Workers) -> None:
     assert "Traceback" not in worker.errors()
 
 
-@pytest.mark.parametrize("victim", ["worker", "guard"])
-def test_kill_9_leaves_no_orphan(workers: Workers, victim: str) -> None:
-    worker = workers.start("family")
+@pytest.mark.parametrize(("victim", "mode"), [("worker", "family"), ("worker", "stubborn"), ("guard", "family")])
+def test_kill_9_leaves_no_orphan(workers: Workers, victim: str, mode: str) -> None:
+    worker = workers.start(mode)
     engine = worker.wait_for("ready")["engine_pid"]
     me, guard, *_ = process_tree(worker.process.pid)
-    grandchild = int((workers.folder / "family.child").read_text())
+    child = workers.folder / "family.child"
+    grandchild = int(child.read_text()) if child.exists() else engine
     os.kill(me if victim == "worker" else guard, signal.SIGKILL)
     if victim == "worker":
         worker.process.wait()

@@ -31,4 +31,7 @@ def launch(order: Order) -> Launch:
     side_px = min(shape.native_px, workload.width_px, workload.height_px)
     smallest = {"model": order.placement.model_id, "prompt": "warm-up", "size": f"{side_px}x{side_px}", "n": 1, "steps": 1,
                 "response_format": "b64_json"}
-    return Launch(argv=argv, env=env, cwd=order.project, warm_up=WarmUp("/v1/images/generations", smallest), stop_grace_s=10.0)
+    return Launch(
+        argv=argv, env=env, cwd=order.project, warm_up=WarmUp("/v1/images/generations", smallest), packages=("diffusers",),
+        stop_grace_s=5.0,  # it ends at the next denoise step
+    )

@@ -24,7 +24,7 @@ def launch(order: Order) -> Launch:
     workload = order.text()
     argv = [
         *_program(order),
-        "--model", str(order.weights), "--alias", ",".join(order.served_names),
+        "--model", str(order.weights), "--alias", order.placement.model_id,  # one: of several it answers with the first of the alphabet
         "--host", order.engine_host, "--port", str(order.engine_port),
         "--api-key-file", str(order.token_file),  # never --api-key: argv can be read by others
         "--ctx-size", str(workload.context_tokens * workload.sequences), "--parallel", str(workload.sequences),
@@ -43,8 +43,8 @@ def launch(order: Order) -> Launch:
     argv += _cpu(order) if order.card.vendor == "cpu" else _gpu(order)
     return Launch(
         argv=tuple(argv), env={}, cwd=order.state_dir, warm_up=chat_warm_up(order),
-        version=("/props", "build_info"),
-        stop_grace_s=5.0,
+        packages=() if order.engine_binary else ("xllamacpp",), version=("/props", "build_info"),
+        stop_grace_s=2.0,  # it would finish its streams first; the gateway has drained them already, or nobody will
     )
 
 

@@ -19,7 +19,7 @@ import xllamacpp
 def arguments(argv: list[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description="llama.cpp's server", epilog="Example: see the top of this file.", allow_abbrev=False)
     parser.add_argument("--model", type=Path, required=True)
-    parser.add_argument("--alias", required=True, help="names of the model, separated by commas")
+    parser.add_argument("--alias", required=True, help="name of the model")
     parser.add_argument("--host", default="127.0.0.1")
     parser.add_argument("--port", type=int, required=True)
     parser.add_argument("--api-key-file", type=Path, required=True)
@@ -49,7 +49,7 @@ def arguments(argv: list[str]) -> argparse.Namespace:
 def parameters(args: argparse.Namespace) -> xllamacpp.CommonParams:
     p = xllamacpp.CommonParams()
     p.model.path = str(args.model)
-    p.model_alias = set(args.alias.split(","))
+    p.model_alias = {args.alias}
     p.hostnames = [args.host]
     p.port = args.port
     p.api_keys = [args.api_key_file.read_text(encoding="utf8").strip()]

@@ -82,7 +82,8 @@ class WarmUp:
 class Launch:
     """How to start an engine and how to know that it runs.
 
-    `env` is added to the clean environment. `version` is (path, key of the JSON answer). `stop_grace_s`: from SIGTERM to SIGKILL.
+    `env` is added to the clean environment. The engine's version is that of the first of `packages` in its Python environment, or
+    what its own port says: `version` is (path, key of the JSON answer). `stop_grace_s`: from SIGTERM to SIGKILL.
     """
 
     argv: tuple[str, ...]
@@ -91,6 +92,7 @@ class Launch:
     warm_up: WarmUp
     files: tuple[PrivateFile, ...] = ()
     health_path: str = "/health"
+    packages: tuple[str, ...] = ()
     version: tuple[str, str] | None = None
     stop_grace_s: float = 5.0
 

