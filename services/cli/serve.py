@@ -34,12 +34,15 @@ SETTLED = {"ready", "failed"}
 @click.option("--port", default=8000, show_default=True, type=click.IntRange(1, 65535), help="Port of the gateway.")
 @click.option("--want", multiple=True, help="MODEL or MODEL:COPIES for a plan made now; may be repeated.")
 @click.option("--card-memory", help="Budget of the simulated CPU card, as 4GiB (only where no GPU is found).")
+@click.option("--run-dir", type=click.Path(file_okay=False, path_type=Path), default=PROJECT / "run", envvar="RIGSERVE_RUN",
+              help="Where logs, tokens and the plan of a run are kept. Default: run/ of the project.")
 @engine_option
-def serve(plan_file: Path | None, host: str, port: int, want: tuple[str, ...], card_memory: str | None, engine: str | None) -> None:
+def serve(plan_file: Path | None, host: str, port: int, want: tuple[str, ...], card_memory: str | None, run_dir: Path,
+          engine: str | None) -> None:
     """Set up what is missing, start one worker per placement and the gateway, and keep them running until Ctrl-C."""
     signal.signal(signal.SIGTERM, _interrupt)  # until the stack owns the signals: end an install as Ctrl-C would
     require_free_port(host, port)
-    folder = PROJECT / "run" / str(port)
+    folder = run_dir.resolve() / str(port)
     obeyed, plan = _plan(plan_file, folder, want, card_memory, ENGINE_NAMES[engine] if engine else None)
     show_plan(plan)
     click.echo(f"plan: {obeyed}")

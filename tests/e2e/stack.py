@@ -97,8 +97,8 @@ def start(folder: Path, *arguments: str, timeout_s: float = FIRST_START_S) -> Ru
     log = folder / f"serve-{port}.log"
     begun = time.monotonic()
     with log.open("wb") as out:
-        process = subprocess.Popen([RIGSERVE, "serve", "--port", str(port), *arguments], stdout=out, stderr=subprocess.STDOUT,
-                                   cwd=folder, env={**os.environ, "PYTHONUNBUFFERED": "1"})
+        command = [RIGSERVE, "serve", "--port", str(port), "--run-dir", str(folder), *arguments]
+        process = subprocess.Popen(command, stdout=out, stderr=subprocess.STDOUT, cwd=folder, env={**os.environ, "PYTHONUNBUFFERED": "1"})
     stack = RunningStack(process, f"http://127.0.0.1:{port}", log, 0.0)
     while "rigserve is ready" not in log.read_text(errors="replace"):
         assert process.poll() is None, f"serve ended with {process.returncode}:\n{stack.tail()}"
