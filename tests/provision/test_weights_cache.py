@@ -189,6 +189,25 @@ def test_two_processes_at_once_fetch_once(hub: HubStandIn, cache: Path) -> None:
     assert sorted("download" in lines for lines in outputs) == [False, True]
 
 
+def test_a_killed_process_leaves_a_part_and_no_lock(hub: HubStandIn, cache: Path) -> None:
+    hub.add("some/tiny", {"config.json": b"{}", "model.safetensors": BIG})
+    hub.faults.drip_s = 0.3
+    files = folder_of("tiny", "v").files
+    with subprocess.Popen([sys.executable, "-c", FETCH_IN_A_PROCESS], cwd=Path(__file__).parents[2], stdout=subprocess.DEVNULL) as process:
+        deadline_s = time.monotonic() + 60
+        while not any(p.stat().st_size for p in files.glob(".model.safetensors.*.partial")):
+            assert time.monotonic() < deadline_s
+            time.sleep(0.02)
+        process.kill()
+    assert weights.located(MODEL, TINY) is None
+    assert not (files / "model.safetensors").exists()
+    [partial] = files.glob(".model.safetensors.*.partial")
+    kept_bytes = partial.stat().st_size
+    hub.faults.drip_s = 0.0
+    assert (weights.ensure(MODEL, TINY, silent, patience=HURRIED) / "model.safetensors").read_bytes() == BIG
+    assert hub.seen[-1].range == f"bytes={kept_bytes}-"
+
+
 def test_who_waits_for_the_lock_says_so(cache: Path) -> None:
     place, watcher, inside = folder_of("tiny", "v"), Watcher(), threading.Event()
 
@@ -234,7 +253,9 @@ def test_a_folder_outside_this_project(cache: Path, path: str) -> None:
 def test_the_manifest_says_what_was_asked_for(there: Path) -> None:
     manifest = json.loads((there.parent / "manifest.json").read_text())
     assert manifest["version"] == 1
-    assert manifest["source"]["repository"] == "some/tiny"
+    assert manifest["source"] == {
+        "format": "safetensors", "kind": "hub", "repository": "some/tiny", "revision": "main", "files": ["*.json", "model*.safetensors"],
+    }  # fmt: skip
     assert {f["name"] for f in manifest["files"]} == {"config.json", "model.safetensors"}
     assert all(len(f["sha256"]) == 64 for f in manifest["files"])
 
