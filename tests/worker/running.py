@@ -53,7 +53,7 @@ def stand_in(folder: Path) -> Path:
 
 @dataclass
 class Worker:
-    process: subprocess.Popen[str]
+    process: subprocess.Popen[Any]
     port: int
     engine_port: int
     folder: Path
@@ -74,6 +74,13 @@ class Worker:
         if not self.seen or self.seen[-1] != body["state"]:
             self.seen.append(body["state"])
         return body  # type: ignore[no-any-return]
+
+    def ask_engine(self, method: str, path: str, body: Any = None, timeout_s: float = 120) -> Any:
+        data = None if body is None else json.dumps(body).encode()
+        headers = {"Authorization": f"Bearer {TOKEN}", "Content-Type": "application/json"}
+        url = f"http://127.0.0.1:{self.engine_port}{path}"
+        with urllib.request.urlopen(urllib.request.Request(url, data, headers, method=method), timeout=timeout_s) as answer:
+            return json.load(answer)
 
     def wait_for(self, wanted: Callable[[dict[str, Any]], bool] | str, within_s: float = 30.0) -> dict[str, Any]:
         """The first status that is wanted (a state, or a function of the status)."""
@@ -130,6 +137,21 @@ class Workers:
         with (self.folder / "worker.err").open("w") as err:
             process = subprocess.Popen([sys.executable, "-m", "services.worker", *argv, *more], cwd=PROJECT, env=env, text=True,
                                        stdout=subprocess.DEVNULL, stderr=err)
+        self.started.append(Worker(process, port, engine_port, self.folder))
+        return self.started[-1]
+
+    def start_real(self, made: Plan, weights: Path, engine_python: Path) -> Worker:
+        """A worker of a plan's only placement, with its real engine."""
+        (self.folder / "plan.yaml").write_text(dump_plan(made))
+        token = self.folder / "token"
+        token.touch(mode=0o600)
+        token.write_text(TOKEN)
+        port, engine_port = free_port(), free_port()
+        argv = ["--plan", str(self.folder / "plan.yaml"), "--placement", made.placements[0].id, "--port", str(port), "--engine-port",
+                str(engine_port), "--token-file", str(token), "--weights", str(weights), "--engine-python", str(engine_python),
+                "--log-file", str(self.folder / "engine.log"), "--state-dir", str(self.folder / "state")]
+        with (self.folder / "worker.err").open("w") as err:
+            process = subprocess.Popen([sys.executable, "-m", "services.worker", *argv], cwd=PROJECT, stdout=subprocess.DEVNULL, stderr=err)
         self.started.append(Worker(process, port, engine_port, self.folder))
         return self.started[-1]
 

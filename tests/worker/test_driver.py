@@ -23,7 +23,7 @@ from services.worker.engines.order import Launch, LaunchError, Order
 from tests.worker.running import alive, free_port, gone, stand_in
 from tests.worker.sample import BILL, CPU, GIB, RTX3060TI, TOKEN, order, placement, plan
 
-FAST = Timing(poll_s=0.02, slow_poll_s=0.02, probe_s=0.05, probe_timeout_s=0.3, sample_s=0.2)
+FAST = Timing(poll_s=0.02, slow_poll_s=0.02, probe_s=0.05, probe_timeout_s=10.0, sample_s=0.2)
 
 
 class Bench:
@@ -35,7 +35,7 @@ class Bench:
         self.tasks: list[asyncio.Task[None]] = []
 
     def start(self, mode: str = "good", *, card: Card = CPU, where: Placement | None = None, grace_s: float = 0.5,
-              launcher: Callable[[Order], Launch] = launch, **run: bool) -> Driver:
+              timing: Timing = FAST, launcher: Callable[[Order], Launch] = launch, **run: bool) -> Driver:
         (self.folder / "token").write_text(TOKEN)
         (self.folder / "state").mkdir(exist_ok=True)
         (self.folder / f"{mode}.gguf").touch()
@@ -43,7 +43,7 @@ class Bench:
         made = order(card, where, weights=self.folder / f"{mode}.gguf", engine_port=free_port(), token_file=self.folder / "token",
                      state_dir=self.folder / "state", engine_python=None, engine_binary=stand_in(self.folder))
         self.log = EngineLog(self.folder / "engine.log", TOKEN)
-        self.driver = Driver(plan(card, where), made, self.log, say=self.states.append, timing=FAST,
+        self.driver = Driver(plan(card, where), made, self.log, say=self.states.append, timing=timing,
                              launcher=lambda o: replace(launcher(o), stop_grace_s=grace_s))
         self.tasks.append(asyncio.create_task(self.driver.run(**run)))
         return self.driver
@@ -108,7 +108,7 @@ async def test_a_warm_up_that_fails_is_not_ready(bench: Bench) -> None:
 
 
 async def test_a_hung_engine_is_restarted(bench: Bench) -> None:
-    bench.start()
+    bench.start(timing=replace(FAST, probe_timeout_s=0.5))
     pid = (await bench.until("ready")).engine_pid or 0
     os.kill(pid, signal.SIGSTOP)  # its port still takes connections, as a deadlocked engine's does
     status = await bench.until("restarting")

@@ -7,8 +7,9 @@ from pathlib import Path
 
 import pytest
 
+from services.diffusion import __main__ as diffusion_main
 from services.sizing.types import Card, Engine, EngineChoice, ImageWorkload, TextWorkload
-from services.worker.engines import launch
+from services.worker.engines import launch, llamacpp_server
 from services.worker.engines.environment import child_environment
 from services.worker.engines.llamacpp import SERVER_PROGRAM
 from services.worker.engines.order import LaunchError
@@ -106,11 +107,19 @@ def test_diffusion(card: Card, device: str, dtype: str) -> None:
     assert " ".join(got.argv) == (
         "/env/bin/python -m services.diffusion --weights /w/sd --model-id sd --host 127.0.0.1 --port 9101 --token-file /run/token "
         f"--device {device} --dtype {dtype} --max-width-px 768 --max-height-px 640 --max-batch 2 --max-steps 150 --multiple-px 8 "
-        "--native-px 512 --default-steps 25 --default-guidance-scale 7.5 --offload none"
+        "--native-px 512 --default-steps 25 --default-guidance-scale 7.5 --offload none --grace-s 4"
     )
-    assert (got.env["PYTHONPATH"], got.cwd) == ("/project", Path("/project"))
+    assert (got.env, got.cwd) == ({"PYTHONPATH": "/project"}, Path("/project"))
+    assert got.stop_grace_s > 4
     assert got.warm_up.body["size"] == "512x512"
     assert got.warm_up.body["steps"] == 1
+
+
+@pytest.mark.parametrize(("quant", "flags"), [("fp16", ""), ("bnb-nf4", "--quantization nf4 "), ("bnb-int8", "--quantization int8 ")])
+def test_diffusion_with_bitsandbytes_and_an_alias(quant: str, flags: str) -> None:
+    where = placement(CMP50HX, Engine.DIFFUSERS, workload=ImageWorkload(512, 512), model_id="sd", quant=quant)
+    argv = " ".join(launch(order(CMP50HX, where, model=replace(IMAGE, aliases=("org/sd",)), weights=Path("/w/sd"))).argv)
+    assert argv.endswith(f"--offload none {flags}--alias org/sd --grace-s 4")
 
 
 @pytest.mark.parametrize("card", [P106, GTX1660S, RTX3060TI, CMP50HX, RX580, CPU], ids=lambda card: card.name)
@@ -125,6 +134,22 @@ def test_the_token_is_never_in_argv_or_environment(card: Card, engine: Engine) -
         assert got.files[0].text == f'api-key:\n- "{TOKEN}"\n'
 
 
+def test_our_own_engines_take_these_command_lines(tmp_path: Path) -> None:
+    token = tmp_path / "token"
+    token.write_text(TOKEN)
+    token.chmod(0o600)
+    for card in (CPU, RTX3060TI):
+        choice = EngineChoice(Engine.LLAMACPP, "llamacpp", "auto", kv_dtype="q8_0")
+        text = launch(order(card, placement(card, choice=choice, workload=TextWorkload(4096, 4, batch_tokens=256))))
+        parsed = llamacpp_server.arguments(list(text.argv[4:]))
+        assert (parsed.ctx_size, parsed.parallel, parsed.cache_type_k) == (16384, 4, "q8_0")
+        where = placement(card, Engine.DIFFUSERS, dtype="float32", workload=ImageWorkload(512, 512), model_id="sd", quant="bnb-nf4")
+        model = replace(IMAGE, aliases=("org/sd",))
+        image = launch(order(card, where, model=model, weights=tmp_path, token_file=token))
+        settings = diffusion_main.parse(list(image.argv[3:]))
+        assert (settings.token, settings.quantization, settings.aliases) == (TOKEN, "nf4", ("org/sd",))
+
+
 def test_refusals_are_sentences() -> None:
     with pytest.raises(LaunchError, match="safetensors"):
         launch(order(CPU, placement(CPU, Engine.VLLM)))
@@ -134,6 +159,8 @@ def test_refusals_are_sentences() -> None:
         launch(order(CPU, placement(CPU, Engine.VLLM), weights=Path("/w/model"), engine_python=None))
     with pytest.raises(LaunchError, match="not an image model"):
         launch(order(CPU, placement(CPU, Engine.DIFFUSERS, workload=ImageWorkload(32, 32))))
+    with pytest.raises(LaunchError, match="bnb-nf4 and bnb-int8, not bnb-fp4"):
+        launch(order(CPU, placement(CPU, Engine.DIFFUSERS, workload=ImageWorkload(32, 32), quant="bnb-fp4"), model=IMAGE))
     with pytest.raises(LaunchError, match="image workload"):
         launch(order(CPU, placement(CPU, workload=ImageWorkload(32, 32))))
     with pytest.raises(LaunchError, match="no memory bill"):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from services.worker.engines.order import Launch, LaunchError, Order, WarmUp
 
+JOB_GRACE_S = 4  # that a running job gets to finish after SIGTERM; then the engine ends at the next denoise step
 MAX_STEPS = 150  # of one image, where the workload doesn't say: more changes nothing that an eye could see
 
 
@@ -24,14 +25,26 @@ def launch(order: Order) -> Launch:
         "--multiple-px", str(shape.multiple_px), "--native-px", str(shape.native_px),
         "--default-steps", str(shape.default_steps), "--default-guidance-scale", f"{shape.default_guidance_scale:g}",
         "--offload", order.placement.choice.offload,
+        *_quantization(order),
+        *(word for alias in order.served_names[1:] for word in ("--alias", alias)),
+        "--grace-s", str(JOB_GRACE_S),
     )
-    env = {"PYTHONPATH": str(order.project)}
-    if order.card.vendor == "cpu":
-        env["OMP_NUM_THREADS"] = str(order.cpu_threads)
     side_px = min(shape.native_px, workload.width_px, workload.height_px)
     smallest = {"model": order.placement.model_id, "prompt": "warm-up", "size": f"{side_px}x{side_px}", "n": 1, "steps": 1,
                 "response_format": "b64_json"}
     return Launch(
-        argv=argv, env=env, cwd=order.project, warm_up=WarmUp("/v1/images/generations", smallest), packages=("diffusers",),
-        stop_grace_s=5.0,  # it ends at the next denoise step
+        argv=argv, env={"PYTHONPATH": str(order.project)}, cwd=order.project,
+        warm_up=WarmUp("/v1/images/generations", smallest), packages=("diffusers",),
+        stop_grace_s=JOB_GRACE_S + 4.0,
     )
+
+
+def _quantization(order: Order) -> tuple[str, ...]:
+    """bnb-nf4 and bnb-int8: packed while loading, in the denoiser only, as the bill counts it."""
+    quant = order.placement.report.quant or ""
+    if not quant.startswith("bnb-"):
+        return ()
+    kind = quant.removeprefix("bnb-")
+    if kind not in ("nf4", "int8"):
+        raise LaunchError(f"the image engine knows bnb-nf4 and bnb-int8, not {quant}; plan another variant of {order.placement.model_id}.")
+    return ("--quantization", kind)

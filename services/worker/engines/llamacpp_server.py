@@ -12,8 +12,7 @@ import signal
 import sys
 import threading
 from pathlib import Path
-
-import xllamacpp
+from typing import Any
 
 
 def arguments(argv: list[str]) -> argparse.Namespace:
@@ -46,7 +45,8 @@ def arguments(argv: list[str]) -> argparse.Namespace:
     return parser.parse_args(argv)
 
 
-def parameters(args: argparse.Namespace) -> xllamacpp.CommonParams:
+def parameters(xllamacpp: Any, args: argparse.Namespace) -> Any:
+    """xllamacpp's CommonParams for these arguments."""
     p = xllamacpp.CommonParams()
     p.model.path = str(args.model)
     p.model_alias = {args.alias}
@@ -82,7 +82,10 @@ def main() -> int:
     stop = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop.set())
-    server = xllamacpp.Server(parameters(arguments(sys.argv[1:])))  # returns once the model is loaded and the port answers
+    args = arguments(sys.argv[1:])
+    import xllamacpp  # after the arguments: it is 30 MB, and a bad flag should be said at once
+
+    server = xllamacpp.Server(parameters(xllamacpp, args))  # returns once the model is loaded and the port answers
     print(f"llama.cpp listens on {server.listening_address}", flush=True)
     stop.wait()
     return 0
