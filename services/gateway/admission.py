@@ -13,7 +13,6 @@ from services.gateway.image_request import ImageRequest
 from services.gateway.scheduler import Need
 from services.gateway.text_request import TextRequest
 from services.sizing.types import FitReport, ModelSpec
-from services.sizing.units import gib
 from services.wire.errors import (
     ApiError,
     BackendStarting,
@@ -97,8 +96,6 @@ def does_not_fit(model_id: str, reports: tuple[FitReport, ...]) -> ModelDoesNotF
     nearest = max(reports, key=lambda report: report.headroom_bytes if report.headroom_bytes is not None else -(2**62))
     hints = "; ".join(hint.text for hint in nearest.hints[:3])
     message = f"{model_id} fits none of the {len(reports)} card(s) of this rig. Nearest is {_card(nearest)}: {nearest.reason.rstrip('.')}"
-    if nearest.need_bytes is not None and nearest.have_bytes is not None:
-        message += f" (need {gib(nearest.need_bytes)}, have {gib(nearest.have_bytes)})"
     if hints:
         message += f". What would fit instead: {hints}"
     return ModelDoesNotFit(message.rstrip(".") + ".", param="model", extra={"fit": reports_json(reports)})
@@ -177,8 +174,8 @@ def image_too_large(size_px: tuple[int, int], largest: Backend, report: FitRepor
     lane, own = largest.lane, largest.placement.report
     card = largest.card.name if largest.card else largest.placement.card_id
     message = f"{size_px[0]}x{size_px[1]} is larger than this rig can make; the largest is {lane.width_px}x{lane.height_px}, on {card}."
-    if report is not None and report.need_bytes is not None and report.have_bytes is not None:
-        message += f" At {size_px[0]}x{size_px[1]} it would need {gib(report.need_bytes)} of {gib(report.have_bytes)}."
+    if report is not None:
+        message += " The card could hold more: the plan gives this placement no more room." if report.fits else f" {report.reason}"
     return ImageTooLarge(message, param="size", extra={"fit": reports_json((report or own,))})
 
 

@@ -10,11 +10,11 @@ It prints one line `fake engine ready on http://127.0.0.1:PORT` when it listens.
     POST /fake/fault {"mode": M, "after_tokens": 3, "times": 1, "delay_s": 8}   the next `times` requests meet M (null: all)
     POST /fake/settings {"itl_s": 0.1, "ttft_s": 0.0, "context": 64}
     POST /fake/reset      no fault, settings of the command line, counters 0
-    GET  /fake/state      {"running", "served", "aborted", "chunks", "seen": [{"path", "headers", "body"}]}
+    GET  /fake/state      {"running", "served", "aborted", "chunks", "model_connections", "seen": [{"path", "headers", "body"}]}
 
 Faults of a request: die_mid_stream (TCP reset after `after_tokens`), die_before_first, hang, stall (after `after_tokens`),
 eof_without_done, done_only, role_only, error_event, bad_chunk, half_utf8, split_chunks, big_chunk, error_400, error_429, error_500,
-error_503, exit (the whole process). Faults of /health: slow_health, health_503. `loading`: 503 everywhere, as llama.cpp does.
+error_503, exit (the whole process). Faults of side routes: slow_health, health_503, slow_tokenize. `loading`: 503 everywhere, as llama.cpp does.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ from typing import Any
 from tests.fakes import answers
 from tests.fakes.http import Reply, Request, Server
 
-HEALTH_FAULTS = {"slow_health", "health_503", "loading"}
+SIDE_FAULTS = {"slow_health", "health_503", "slow_tokenize"}
 MODEL_ROUTES = {"/v1/chat/completions", "/v1/completions", "/v1/images/generations"}
 
 
@@ -59,7 +59,7 @@ class Fault:
 
     def take(self) -> str | None:
         """The fault that this request meets; counts down `times`."""
-        if self.mode is None or self.mode in HEALTH_FAULTS - {"loading"}:
+        if self.mode is None or self.mode in SIDE_FAULTS:
             return None
         if self.times is not None:
             if self.times <= 0:
@@ -77,6 +77,7 @@ class FakeEngine:
         self.running = self.served = self.aborted = self.chunks = 0
         self.prompt_tokens = self.output_tokens = 0
         self.seen: list[dict[str, Any]] = []
+        self.model_connections: set[int] = set()
         self.slot = asyncio.Lock()
 
     def on_abort(self, request: Request, reply: Reply) -> None:
@@ -115,6 +116,8 @@ class FakeEngine:
         if request.path == "/metrics":
             text = answers.metrics(settings.model, self.running, self.prompt_tokens, self.output_tokens)
             return await reply.send(200, text.encode(), "text/plain; version=0.0.4")
+        if request.path == "/tokenize" and self.fault.mode == "slow_tokenize":
+            await asyncio.sleep(self.fault.delay_s)
         if request.path == "/tokenize" and settings.flavour != "diffusers":
             return await reply.send(200, answers.tokenize(settings.flavour, request.json(), settings.context))
         if request.path == "/apply-template" and settings.flavour == "llama.cpp":
@@ -123,6 +126,7 @@ class FakeEngine:
 
     async def model_route(self, request: Request, reply: Reply) -> None:
         body = request.json()
+        self.model_connections.add(id(reply.writer))
         self.seen.append({"path": request.path, "headers": request.headers, "body": body})
         fault = self.fault.take()
         self.running += 1
@@ -224,8 +228,9 @@ class FakeEngine:
         elif request.path == "/fake/reset":
             self.fault, self.settings, self.seen = Fault(), self.first_settings, []
             self.served = self.aborted = self.chunks = 0
-        state = {k: getattr(self, k) for k in ("running", "served", "aborted", "chunks", "seen", "prompt_tokens", "output_tokens")}
-        await reply.send(200, state)
+            self.model_connections.clear()
+        state: dict[str, Any] = {k: getattr(self, k) for k in ("running", "served", "aborted", "chunks", "seen", "prompt_tokens", "output_tokens")}
+        await reply.send(200, state | {"model_connections": len(self.model_connections)})
 
 
 async def serve(host: str, port: int, engine: FakeEngine) -> None:
