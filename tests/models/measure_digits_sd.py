@@ -1,6 +1,6 @@
 """Measures digits-sd and prints the tables of models/digits-sd/TRAINING.md. Needs diffusers and scikit-learn; a few minutes.
 
-nice python tests/models/measure_digits_sd.py models/digits-sd
+nice python -m tests.models.measure_digits_sd models/digits-sd
 """
 
 from __future__ import annotations
@@ -11,9 +11,10 @@ from pathlib import Path
 
 import numpy as np
 from diffusers import DPMSolverMultistepScheduler, StableDiffusionPipeline
-from digit_judge import DigitJudge, RealDigits, ink_8x8
-from draw_digits import draw, load
 from PIL import Image
+
+from tests.models.digit_judge import DigitJudge, RealDigits, ink_8x8
+from tests.models.draw_digits import draw, load
 
 NAMES = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
 TEMPLATES = ("a photo of the digit {word}", "{word}", "{numeral}", "a handwritten digit {word}", "draw the number {numeral}")
@@ -43,10 +44,14 @@ def nearest(ink: np.ndarray, to: np.ndarray) -> np.ndarray:
     return np.array([np.sqrt(((to - one) ** 2).sum((1, 2)).min()) for one in ink])
 
 
-def upscaled(ink: np.ndarray) -> np.ndarray:
-    """Ink grids taken to 32x32 and back, as the model's training pictures are when they are compared with drawn ones."""
-    large = [Image.fromarray((grid / 16).astype(np.float32)).resize((32, 32), Image.Resampling.BICUBIC) for grid in ink]
-    return np.stack([ink_8x8(np.asarray(picture)) for picture in large])
+def upscaled(ink: np.ndarray, reach_px: int = 0) -> np.ndarray:
+    """Ink grids taken to 32x32 and back, as a drawn picture is, at every shift of up to reach_px in both directions."""
+    steps, out = range(-reach_px, reach_px + 1), []
+    for grid in ink:
+        large = Image.fromarray((grid / 16).astype(np.float32)).resize((32, 32), Image.Resampling.BICUBIC)
+        moved = (large.transform((32, 32), Image.Transform.AFFINE, (1, 0, dx, 0, 1, dy)) for dx in steps for dy in steps)
+        out += [ink_8x8(np.asarray(picture)) for picture in moved]
+    return np.stack(out)
 
 
 def measure_accuracy(pipe: StableDiffusionPipeline, per_digit: int) -> np.ndarray:
@@ -76,6 +81,9 @@ def measure_memory(drawn: np.ndarray) -> None:
     train, held_out = upscaled(real.train_ink), upscaled(real.held_out_ink)
     rows = {"drawn -> training": nearest(drawn, train), "held-out real -> training": nearest(held_out, train)}
     rows["drawn -> held-out real"] = nearest(drawn, held_out)
+    # Training moved its pictures about by up to 1.3 px: a copy by heart could be a moved one.
+    moved = upscaled(real.train_ink, reach_px=1)
+    rows |= {"drawn -> training, moved": nearest(drawn, moved), "held-out real -> training, moved": nearest(held_out, moved)}
     for name, distances in rows.items():
         low, middle, high = np.percentile(distances, (1, 50, 99))
         print(f"| {name} | {distances.min():.1f} | {low:.1f} | {middle:.1f} | {high:.1f} |")
