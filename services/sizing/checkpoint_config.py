@@ -73,7 +73,8 @@ def geometry_of_config(config: Config, name: str = "config.json") -> TextGeometr
         sliding_window_layers=window_layers,
         recurrent=recurrent,
     )
-    return _with_experts(_with_latent(geometry, config, name), config, name)
+    geometry = _with_experts(_with_latent(geometry, config, name), config, name)
+    return _with_gemma4(geometry, config, name) if family.startswith("gemma4") else geometry
 
 
 def quant_of_config(config: Config) -> str | None:
@@ -104,7 +105,7 @@ def _family(config: Config, name: str) -> str:
     kind = config.get("model_type")
     if not isinstance(kind, str):
         raise CheckpointError(f"{name}: model_type is missing.")
-    return kind.removesuffix("_text")
+    return kind.removesuffix("_text").removesuffix("_unified")
 
 
 def _with_usual_names(config: Config, family: str) -> Config:
@@ -193,6 +194,32 @@ def _with_latent(geometry: TextGeometry, config: Config, name: str) -> TextGeome
         mla_v_head_dim=needed(config, "v_head_dim", name),
         mla_q_lora_rank=whole(config, "q_lora_rank", name) or None,
     )
+
+
+def _with_gemma4(geometry: TextGeometry, config: Config, name: str) -> TextGeometry:
+    """Wider full-attention layers, layers that borrow a cache, the second token table, and seven norms where there are experts."""
+    layers = geometry.num_hidden_layers
+    borrowing = min(whole(config, "num_kv_shared_layers", name) or 0, layers - 1)
+    window_layers = geometry.sliding_window_layers
+    return replace(
+        geometry,
+        num_experts_per_tok=whole(config, "top_k_experts", name),
+        norms_per_layer=7 if geometry.num_experts else 4,
+        kv_layers=layers - borrowing if borrowing else None,
+        sliding_window_layers=window_layers * (layers - borrowing) // layers if window_layers else None,
+        full_attention_head_dim=whole(config, "global_head_dim", name) or _widest_head(config, name),
+        full_attention_kv_heads=whole(config, "num_global_key_value_heads", name),
+        full_attention_shares_kv=config.get("attention_k_eq_v") is True,
+        per_layer_embedding_size=whole(config, "hidden_size_per_layer_input", name) or None,
+        wide_mlp_layers=borrowing if config.get("use_double_wide_mlp") is True else None,
+    )
+
+
+def _widest_head(config: Config, name: str) -> int | None:
+    """transformers 5.19 writes {"05": {"head_dim": 512}, ...} instead of global_head_dim."""
+    layers = config.get("per_layer_config")
+    own = [layer for layer in layers.values() if isinstance(layer, dict)] if isinstance(layers, dict) else []
+    return max((whole(layer, "head_dim", name) or 0 for layer in own), default=0) or None
 
 
 def _with_experts(geometry: TextGeometry, config: Config, name: str) -> TextGeometry:

@@ -57,6 +57,8 @@ class Layout:
     final_norm: bool = True
     pooler: bool = False
     first_norm_missing: bool = False
+    gemma4: bool = False
+    """One scale per layer, scales in the router, and a plain MLP beside the experts."""
 
 
 _BERT = Layout(
@@ -79,6 +81,9 @@ LAYOUTS: dict[str, Layout] = {
     "Qwen3_5MoeForCausalLM": Layout(query_gate=True, shared_expert_gate=True),
     "Qwen3_5MoeForConditionalGeneration": Layout(query_gate=True, shared_expert_gate=True),
     "Starcoder2ForCausalLM": Layout(norm_bias=True, qkv_bias=True, output_bias=True, mlp_bias=True),
+    "Gemma4ForCausalLM": Layout(gemma4=True),
+    "Gemma4ForConditionalGeneration": Layout(gemma4=True),
+    "Gemma4UnifiedForConditionalGeneration": Layout(gemma4=True),
     "BertModel": _BERT,
     "XLMRobertaModel": replace(_BERT, token_types=1),
     "NomicBertModel": Layout(norm_bias=True, encoder=True, token_types=2, embedding_norm=True, final_norm=False),
@@ -126,6 +131,9 @@ def _layer_kinds(g: TextGeometry) -> list[str]:
     """`window`, `full` or `recurrent` for each layer, the rarer ones spread evenly: only how many there are of each matters to sizes."""
     recurrent = g.recurrent.layers if g.recurrent else 0
     window = g.sliding_window_layers or 0
+    if g.kv_layers and not recurrent:
+        # Layers that read another layer's cache follow the same pattern as those that keep one.
+        window = window * g.num_hidden_layers // g.kv_layers
     full = max(0, g.num_hidden_layers - recurrent - window)
     kinds: list[str] = []
     for layer in range(g.num_hidden_layers):
@@ -137,6 +145,11 @@ def _layer_kinds(g: TextGeometry) -> list[str]:
 
 def _embedding(g: TextGeometry, layout: Layout) -> Iterator[TensorShape]:
     yield TensorShape("token_embd", "embedding", (g.vocab_size, g.hidden_size))
+    if g.per_layer_embedding_size:
+        width = g.num_hidden_layers * g.per_layer_embedding_size
+        yield TensorShape("per_layer_token_embd", "embedding", (g.vocab_size, width))
+        yield TensorShape("per_layer_model_proj", "linear", (width, g.hidden_size))
+        yield TensorShape("per_layer_proj_norm", "norm", (g.per_layer_embedding_size,))
     if layout.learned_positions:
         yield TensorShape("position_embd", "embedding", (g.max_position_embeddings, g.hidden_size))
     if layout.token_types:
@@ -161,11 +174,19 @@ def _norm(name: str, width: int, layout: Layout) -> _Part:
         yield f"{name}.bias", "bias", (width,)
 
 
+_NORM_NAMES = ("attn_norm", "ffn_norm", "post_attention_norm", "post_ffw_norm", "post_ffw_norm_1", "post_ffw_norm_2", "pre_ffw_norm_2")
+
+
 def _norms(g: TextGeometry, layout: Layout, layer: int) -> _Part:
-    names = ("attn_norm", "ffn_norm", "post_attention_norm", "post_ffw_norm")
     first = 1 if layout.first_norm_missing and layer == 0 else 0
-    for name in names[first : g.norms_per_layer]:
+    for name in _NORM_NAMES[first : g.norms_per_layer]:
         yield from _norm(name, g.hidden_size, layout)
+    if layout.gemma4:
+        yield "layer_output_scale", "state", (1,)
+    if g.per_layer_embedding_size:
+        yield "inp_gate", "linear", (g.per_layer_embedding_size, g.hidden_size)
+        yield "proj", "linear", (g.hidden_size, g.per_layer_embedding_size)
+        yield "post_norm", "norm", (g.hidden_size,)
 
 
 def _attention(g: TextGeometry, layout: Layout, kind: str) -> _Part:
@@ -178,7 +199,8 @@ def _attention(g: TextGeometry, layout: Layout, kind: str) -> _Part:
     queries, keys = g.num_attention_heads * head_dim, key_heads * head_dim
     query_rows = queries * (2 if layout.query_gate else 1)
     biased = g.attention_bias if layout.qkv_bias is None else layout.qkv_bias
-    for name, rows in (("attn_q", query_rows), ("attn_k", keys), ("attn_v", keys)):
+    shared = full and g.full_attention_shares_kv
+    for name, rows in (("attn_q", query_rows), ("attn_k", keys), ("attn_v", keys))[: 2 if shared else 3]:
         yield name, "linear", (rows, g.hidden_size)
         if biased:
             yield f"{name}.bias", "bias", (rows,)
@@ -233,8 +255,11 @@ def _recurrent(g: TextGeometry, r: RecurrentLayers) -> _Part:
 
 
 def _mlp(g: TextGeometry, layout: Layout, layer: int) -> _Part:
-    if not g.num_experts or layer < (g.num_dense_layers or 0):
-        yield from _matrices(g, "", g.intermediate_size, layout.mlp_bias, None)
+    wide = layer >= g.num_hidden_layers - (g.wide_mlp_layers or 0)
+    plain = not g.num_experts or layer < (g.num_dense_layers or 0)
+    if plain or layout.gemma4:
+        yield from _matrices(g, "", g.intermediate_size * (2 if wide else 1), layout.mlp_bias, None)
+    if plain or not g.num_experts:
         return
     width = g.moe_intermediate_size or g.intermediate_size
     yield "ffn_gate_inp", "router", (g.num_experts, g.hidden_size)
@@ -242,6 +267,9 @@ def _mlp(g: TextGeometry, layout: Layout, layer: int) -> _Part:
         yield "ffn_gate_inp.bias", "bias", (g.num_experts,)
     if layout.router_correction:
         yield "exp_probs_b", "bias", (g.num_experts,)
+    if layout.gemma4:
+        yield "ffn_gate_inp.scale", "norm", (g.hidden_size,)
+        yield "ffn_down_exps.scale", "norm", (g.num_experts,)
     yield from _matrices(g, "_exps", width, layout.expert_bias, g.num_experts)
     if g.shared_expert_intermediate_size:
         yield from _matrices(g, "_shexp", g.shared_expert_intermediate_size, False, None)

@@ -137,7 +137,9 @@ class TextGeometry:
 
     `head_dim` is the config's own, never hidden/heads. `sliding_window_tokens` with `sliding_window_layers` says how many layers
     keep only a window; `kv_layers` is None when every layer keeps a cache. MLA models set the `mla_*` figures.
-    `full_attention_head_dim` and `full_attention_kv_heads` are for models whose layers without a window are wider (Gemma 4).
+    Gemma 4: `full_attention_*` are the figures of its layers without a window (`shares_kv`: keys are the values too, one matrix for both),
+    `per_layer_embedding_size` is the width of its second token table, the last `wide_mlp_layers` have an MLP of twice the width, and a
+    `kv_layers` below `num_hidden_layers` means that the rest reads another layer's cache.
     `num_dense_layers` is how many layers of an MoE model have a plain MLP of `intermediate_size`; `shared_expert_intermediate_size` is the
     width of the expert that every token visits (all of them together). `params.py` counts from these figures.
     """
@@ -171,6 +173,9 @@ class TextGeometry:
     shared_expert_intermediate_size: int | None = None
     full_attention_head_dim: int | None = None
     full_attention_kv_heads: int | None = None
+    full_attention_shares_kv: bool = False
+    per_layer_embedding_size: int | None = None
+    wide_mlp_layers: int | None = None
     recurrent: RecurrentLayers | None = None
     other_params: int = 0
     vision_params: int = 0
