@@ -1,6 +1,6 @@
 """The process between a worker and its engine. It leaves nothing alive, however the engine, the worker or a grandchild ends.
 
-    python -I -S guard.py WORKER_PID GRACE_S COMMAND [ARGUMENT ...]
+    python -I -S guard.py WORKER_PID GRACE_S SCRATCH_FOLDER COMMAND [ARGUMENT ...]
 
 Standard library only, about 5 MB: it stays as long as the engine. What it does:
 
@@ -9,14 +9,15 @@ Standard library only, about 5 MB: it stays as long as the engine. What it does:
 2. It starts COMMAND in a session of its own, its stdout and stderr on our stderr, to be killed if the guard is; prints its pid.
 3. On SIGTERM or SIGINT it passes SIGTERM to the engine alone (engines end their own helpers) and waits GRACE_S. When the worker
    is dead there is no grace: its successor needs the port and the memory.
-4. When the engine has ended, or the grace is over, it kills every process below it and exits with the engine's code
-   (128 + n for signal n).
+4. When the engine has ended, or the grace is over, it kills every process below it, removes SCRATCH_FOLDER and exits with the
+   engine's code (128 + n for signal n).
 """
 
 from __future__ import annotations
 
 import ctypes
 import os
+import shutil
 import signal
 import sys
 import time
@@ -29,7 +30,7 @@ KILL_PATIENCE_S = 5.0
 
 
 def main(argv: list[str]) -> int:
-    worker, grace_s, command = int(argv[0]), float(argv[1]), argv[2:]
+    worker, grace_s, scratch, command = int(argv[0]), float(argv[1]), argv[2], argv[3:]
     libc = ctypes.CDLL(None)
     signal.pthread_sigmask(signal.SIG_BLOCK, WATCHED)
     # 1
@@ -46,6 +47,7 @@ def main(argv: list[str]) -> int:
     # 3, 4
     code = watch(engine, worker, grace_s)
     kill_all_below()
+    shutil.rmtree(scratch, ignore_errors=True)
     return code
 
 

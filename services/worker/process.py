@@ -5,9 +5,11 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -22,8 +24,10 @@ class EngineProcess:
     """A running engine. `pid` is the engine's own, None until the guard has told it; `exited` is set the moment it is gone."""
 
     def __init__(self, argv: tuple[str, ...], env: Mapping[str, str], cwd: Path, log: EngineLog, grace_s: float) -> None:
-        """Starts it. Must run in the main thread: the kernel's death signal follows the thread that forked.
+        """Starts it, with a temporary folder of its own that goes when it goes (engines leave sockets and rendezvous files behind at
+        every start). That lies in the system's temporary folder: the path of a socket may have 107 characters only.
 
+        Must run in the main thread: the kernel's death signal follows the thread that forked.
         Raises OSError when not even the guard can be started.
         """
         self.pid: int | None = None
@@ -33,9 +37,11 @@ class EngineProcess:
         self._log = log
         self._grace_s = grace_s
         self._loop = asyncio.get_running_loop()
+        self._scratch = tempfile.mkdtemp(prefix="rigserve-")
         self._guard = subprocess.Popen(
-            [sys.executable, "-I", "-S", str(GUARD), str(os.getpid()), str(grace_s), *argv],
-            env=dict(env), cwd=cwd, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True,
+            [sys.executable, "-I", "-S", str(GUARD), str(os.getpid()), str(grace_s), self._scratch, *argv],
+            env={**env, "TMPDIR": self._scratch}, cwd=cwd, start_new_session=True,
+            stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
         )
         assert self._guard.stdout
         assert self._guard.stderr
@@ -64,6 +70,7 @@ class EngineProcess:
                 with contextlib.suppress(ProcessLookupError):
                     os.kill(pid, signal.SIGKILL)
             await self.exited.wait()
+        shutil.rmtree(self._scratch, ignore_errors=True)
         if self._guard_was_killed and self.pid is not None:  # the engine died with it; its helpers are still in its session
             with contextlib.suppress(ProcessLookupError, PermissionError):
                 os.killpg(self.pid, signal.SIGKILL)

@@ -91,7 +91,13 @@ async def test_crash_loop_is_given_up_and_can_be_asked_again(bench: Bench) -> No
     assert (status.restarts, status.engine_pid) == (2, None)
     driver.restart()
     await bench.until(lambda now: now.restarts == 3)
+    files = len(os.listdir("/proc/self/fd"))
     assert (await bench.until("failed")).restarts == 5
+    driver.restart()
+    await bench.until(lambda now: now.restarts == 6)
+    assert (await bench.until("failed")).restarts == 8
+    await asyncio.sleep(0.1)
+    assert len(os.listdir("/proc/self/fd")) <= files, "a restart leaves open files behind"
 
 
 async def test_crash_loop_can_end_the_run(bench: Bench) -> None:

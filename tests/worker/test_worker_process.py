@@ -49,6 +49,8 @@ def test_start_status_token_kill_and_restart(workers: Workers) -> None:
         assert raw
         assert TOKEN.encode() not in raw
         assert b"hunter2" not in raw
+    scratch = next(one for one in raw.decode().split("\0") if one.startswith("TMPDIR=")).removeprefix("TMPDIR=")
+    assert Path(scratch).stat().st_mode & 0o777 == 0o700
 
     os.kill(status["engine_pid"], signal.SIGKILL)
     killed = time.monotonic()
@@ -58,6 +60,7 @@ def test_start_status_token_kill_and_restart(workers: Workers) -> None:
     assert "SIGKILL" in down["reason"]
     after = worker.wait_for("ready")
     assert after["restarts"] == 1
+    assert not Path(scratch).exists()
 
     assert worker.call("POST", "/restart")[0] == 202
     again = worker.wait_for(lambda now: now["state"] == "ready" and now["restarts"] == 2)
@@ -89,6 +92,9 @@ def test_kill_9_leaves_no_orphan(workers: Workers, victim: str, mode: str) -> No
     worker = workers.start(mode)
     engine = worker.wait_for("ready")["engine_pid"]
     me, guard, *_ = process_tree(worker.process.pid)
+    scratch = Path(Path(f"/proc/{guard}/cmdline").read_text().split("\0")[6])
+    assert scratch.name.startswith("rigserve-")
+    assert scratch.is_dir()
     child = workers.folder / "family.child"
     grandchild = int(child.read_text()) if child.exists() else engine
     os.kill(me if victim == "worker" else guard, signal.SIGKILL)
@@ -96,11 +102,13 @@ def test_kill_9_leaves_no_orphan(workers: Workers, victim: str, mode: str) -> No
         worker.process.wait()
     assert gone(engine)
     assert gone(guard)
+    assert victim == "guard" or not scratch.exists()
     if victim == "worker":
         assert gone(grandchild)
     else:  # a grandchild in a session of its own can only be followed while the guard lives
         os.kill(grandchild, signal.SIGKILL)
         worker.wait_for(lambda status: status["restarts"] == 1 and status["state"] == "ready")
+        assert not scratch.exists()
 
 
 def test_an_engine_given_up_ends_the_worker_with_3_when_asked(

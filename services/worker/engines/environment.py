@@ -9,7 +9,7 @@ from services.worker.engines.order import LaunchError
 
 # Passed on from our own environment, when set there.
 _PASSED = (
-    "PATH", "HOME", "USER", "LOGNAME", "LANG", "LC_ALL", "LC_CTYPE", "TZ", "TMPDIR",
+    "PATH", "HOME", "USER", "LOGNAME", "LANG", "LC_ALL", "LC_CTYPE", "TZ",
     "XDG_CACHE_HOME",  # compile caches of vLLM and Triton
     "LD_LIBRARY_PATH",  # where containers and mining systems put the driver's libraries
     "CUDA_HOME", "CUDA_CACHE_PATH",  # llama.cpp's kernels for Pascal are compiled once at the first start, into this cache
