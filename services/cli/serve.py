@@ -92,7 +92,7 @@ def prepare(plan: Plan) -> list[Prepared]:
         model = catalogue.get(placement.model_id)
         variant = next(v for v in model.variants if v.id == placement.variant_id)
         with progress(f"weights of {model.id} ({variant.quant})") as sink:
-            folder = weights.ensure(model, variant, sink)
+            folder = weights.ensure(model, variant, sink, environment=name)
         prepared.append(Prepared(placement, python, folder))
     return prepared
 

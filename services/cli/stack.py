@@ -88,7 +88,7 @@ class Stack:
         endpoints = []
         for item in prepared:
             ident = item.placement.id
-            token_file = _private_file(self.folder / "tokens" / ident, secrets.token_urlsafe(32))
+            token_file = _private_file(self.folder / "tokens" / ident, secrets.token_hex(32))
             worker_port, engine_port = free_port(), free_port()
             endpoints.append({"placement_id": ident, "worker_url": f"http://127.0.0.1:{worker_port}",
                               "engine_url": f"http://127.0.0.1:{engine_port}", "token_file": str(token_file)})

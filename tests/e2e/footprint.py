@@ -49,7 +49,7 @@ def rows(stack: RunningStack) -> list[tuple[str, str, str, str]]:
         status, engine = placement["status"], placement["engine"]
         found.append((f"worker of {model}", mib(status["worker_resident_bytes"]), "", ""))
         found.append((f"engine of {model}: {engine}", mib(status["resident_bytes"]), mib(status["peak_bytes"]),
-                      mib(placement["report"]["need_bytes"])))
+                      mib(placement["bill"]["total_bytes"])))
     return found
 
 

@@ -23,11 +23,11 @@ def decode(b64: str) -> Image.Image:
 
 
 def test_a_hundred_digits_are_what_was_asked_for(client: OpenAI) -> None:
-    judge, right = DigitJudge(), 0
+    judge, right = DigitJudge.from_real_digits(), 0
     for digit, word in enumerate(WORDS):
         answer = client.images.generate(model=IMAGE, prompt=f"a photo of the digit {word}", n=10, extra_body={"seed": 1000 * digit})
         assert len(answer.data) == 10
-        right += sum(int(seen) == digit for seen in judge.predict([decode(d.b64_json) for d in answer.data]))
+        right += sum(int(seen) == digit for seen in judge.read([decode(d.b64_json) for d in answer.data]))
     assert right >= 90, f"{right} of 100 images show the digit that was asked for"
 
 

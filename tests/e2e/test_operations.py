@@ -48,12 +48,12 @@ def test_two_bills_add_up_to_less_than_the_budget(stack: RunningStack) -> None:
     (card,) = get(f"{stack.url}/v1/cards")["data"]
     assert card["simulated"] is True
     assert {p["model_id"] for p in card["placements"]} == {LLM, IMAGE}
-    assert sum(p["report"]["need_bytes"] for p in card["placements"]) < card["total_bytes"]
+    assert sum(p["bill"]["total_bytes"] for p in card["placements"]) < card["total_bytes"]
 
 
 def test_measured_memory_is_within_the_bill(stack: RunningStack) -> None:
     for model, placement in stack.placements.items():
-        peak, need = placement["status"]["peak_bytes"], placement["report"]["need_bytes"]
+        peak, need = placement["status"]["peak_bytes"], placement["bill"]["total_bytes"]
         assert peak is not None
         assert peak <= need, f"{model}: measured {peak / 2**20:.0f} MiB, bill {need / 2**20:.0f} MiB"
 
@@ -63,7 +63,7 @@ def test_throughput_counts_what_the_engines_counted(stack: RunningStack, client:
         text = urllib.request.urlopen(f"{stack.url}/metrics", timeout=10).read().decode()
         found = {"input": 0, "output": 0}
         for line in text.splitlines():
-            if line.startswith("rigserve_tokens_total{") and LLM in line:
+            if line.startswith("gen_ai_client_token_usage_sum{") and LLM in line:
                 for kind in found:
                     found[kind] += int(float(line.rsplit(" ", 1)[1])) if f'"{kind}"' in line else 0
         return found["input"], found["output"]
