@@ -10,14 +10,17 @@ from services.sizing.types import ImageComponent, ImageGeometry, ImageWorkload, 
 from services.sizing.units import GIB
 
 MEGAPIXEL = 1024 * 1024
-# VAE decode in 16 bit, read off FLUX.1 (image-025 of the measured runs); it transfers to SD 1.5, SDXL, PixArt, SSD-1B and SD3,
-# which share the decoder's widths.
-DECODE_BYTES_PER_MEGAPIXEL = 2.41 * GIB
-# The SDXL VAE that is upcast to fp32 for its decode: 3.8 GiB a megapixel, no matter which dtype the rest has.
-UPCAST_DECODE_BYTES_PER_MEGAPIXEL = 3.8 * GIB
+# VAE decode: the widest moment of the decoder that SD 1.5, SDXL, SD3, PixArt and FLUX share (256 channels in, normed, activated, 128 out at
+# full resolution) takes 1.9 GiB a megapixel in 16 bit and twice that in fp32 or with SDXL's upcast; convolutions want up to 0.5 GiB of
+# workspace. Measured: FLUX.1 at batch 1, 4, 8, 16: 2.41, 8.05, 16.07, 30.1 GiB; SDXL x 4 fp32: 15.2 (image-025 to -028, -058).
+DECODE_BYTES_PER_MEGAPIXEL = 1.9 * GIB
+DECODE_WORKSPACE_BYTES = 0.5 * GIB
 # One denoiser pass in 16 bit (image-002); classifier-free guidance runs two at once.
 DENOISE_BYTES_PER_MEGAPIXEL = 1.1 * GIB
 ENCODE_BYTES = 0.3 * GIB
+# transformers keeps one matrix of T5 (`wo`, 24 layers x 4096 x 10240 in the XXL encoder) in fp32 when the rest is fp16: 2 bytes more each.
+T5_XXL_LEAST_PARAMS = 4_000_000_000
+T5_XXL_FP32_EXTRA_BYTES = 24 * 4096 * 10240 * 2
 
 Offload = Literal["none", "model", "sequential"]
 
@@ -41,6 +44,8 @@ def component_bytes(component: ImageComponent, quant: str, dtype_bytes: int) -> 
     2,232,647,680 x 0.5625 + 334,816,004 x 2 = 1,925,496,328 bytes.
     """
     scheme = parse_scheme(quant)
+    if component.role == "text_encoder" and component.params > T5_XXL_LEAST_PARAMS and dtype_bytes == 2:
+        return component.params * dtype_bytes + T5_XXL_FP32_EXTRA_BYTES
     if scheme.family == "none" or component.role != "denoiser" or not component.linear_params:
         return component.params * dtype_bytes
     rest = component.params - component.linear_params
@@ -56,12 +61,18 @@ def pipeline_bytes(image: ImageGeometry, variant: Variant, dtype_bytes: int) -> 
 
 
 def decode_bytes(image: ImageGeometry, workload: ImageWorkload, dtype_bytes: int) -> int:
-    """The VAE's decode of the whole batch. Worked number: 1024 x 1024 in fp16 = 2.41 GiB; with SDXL's upcast 3.8 GiB."""
-    area = workload.width_px * workload.height_px * workload.batch / MEGAPIXEL
-    plain = DECODE_BYTES_PER_MEGAPIXEL * dtype_bytes / 2
-    if image.vae_upcasts and dtype_bytes == 2:
-        plain = UPCAST_DECODE_BYTES_PER_MEGAPIXEL
-    return int(plain * area)
+    """The VAE's decode of the whole batch.
+
+    Worked numbers: 1024 x 1024 in fp16: 1.9 + 0.5 = 2.4 GiB (2.41 measured on FLUX); four of them with SDXL's upcast: 4 x 3.8 + 0.5 =
+    15.7 GiB (15.3 measured).
+    """
+    dtype_bytes = 4 if image.vae_upcasts else dtype_bytes
+    return decode_area_bytes(workload.width_px * workload.height_px * workload.batch / MEGAPIXEL, dtype_bytes)
+
+
+def decode_area_bytes(megapixels: float, dtype_bytes: float) -> int:
+    """The decode of `megapixels` at once: proportional, plus a workspace that small images don't fill."""
+    return int(DECODE_BYTES_PER_MEGAPIXEL * dtype_bytes / 2 * megapixels + DECODE_WORKSPACE_BYTES * min(1.0, megapixels))
 
 
 def denoise_bytes(image: ImageGeometry, workload: ImageWorkload, dtype_bytes: int) -> int:

@@ -1,0 +1,126 @@
+"""Which model a measured run is about: from its `arch` field, from the catalogue, or from geometries.yaml, by name."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, replace
+from functools import cache
+from importlib.resources import files
+from typing import Any
+
+import yaml
+
+from services.sizing.catalogue import load_catalogue
+from services.sizing.checkpoint import CheckpointError
+from services.sizing.checkpoint_config import geometry_of_config
+from services.sizing.types import TextGeometry
+
+# Words of a model's name that say how it was tuned or packed, not what shape it has.
+_NOT_SHAPE = re.compile(
+    r"\b(instruct|chat|it|hf|base|awq|gptq|gguf|int[348]|[348]-?bits?|bnb|nf4|unsloth|fp8|fp16|bf16|nvfp4|mxfp4|w[48]a(?:16|8)|ct|qat|quantized|"
+    r"dynamic|class|shape|family|checkpoint|solidrust|meta|languageonly|autoround|iq\d_\w+|u?d?-?q\d(?:_[01k])?(?:_[smlx]+)?|mtp|with|g\d+|"
+    r"thinking|\d{4}|default|tag|gemm|gemv|f16|dequantized|ptpc|block)\b"
+)
+# How a family is called in config.json, by what its name starts with; the first match wins.
+_FAMILIES: tuple[tuple[str, str, str], ...] = (
+    (r"qwen2\.5-vl|qwen2-vl", "Qwen2_5_VLForConditionalGeneration", "qwen2_5_vl"),
+    (r"qwen3\.[5-9].*a\d+b", "Qwen3_5MoeForCausalLM", "qwen3_5_moe"),
+    (r"qwen3\.[5-9]", "Qwen3_5ForCausalLM", "qwen3_5"),
+    (r"qwen3.*a\d+b", "Qwen3MoeForCausalLM", "qwen3_moe"),
+    (r"qwen3", "Qwen3ForCausalLM", "qwen3"),
+    (r"qwen|qwq|deepseek-r1-distill-qwen", "Qwen2ForCausalLM", "qwen2"),
+    (r"gemma-?3", "Gemma3ForConditionalGeneration", "gemma3"),
+    (r"gemma-?2", "Gemma2ForCausalLM", "gemma2"),
+    (r"mixtral", "MixtralForCausalLM", "mixtral"),
+    (r"mistral|ministral|vistral", "MistralForCausalLM", "mistral"),
+    (r"phi-?3|phi-?4", "Phi3ForCausalLM", "phi3"),
+    (r"glm-?4", "Glm4ForCausalLM", "glm4"),
+    (r"command-?r", "CohereForCausalLM", "cohere"),
+    (r"deepseek-v3|deepseek-r1", "DeepseekV3ForCausalLM", "deepseek_v3"),
+    (r"deepseek-v2", "DeepseekV2ForCausalLM", "deepseek_v2"),
+    (r"", "LlamaForCausalLM", "llama"),
+)
+_WINDOW_PATTERN = re.compile(r"(\d+)\s*local\s*:\s*(\d+)\s*global")
+_MOST_POSITIONS = 2**24
+
+
+class CaseError(ValueError):
+    """A case that can't be answered; the message is the sentence for its error line."""
+
+
+@dataclass(frozen=True, slots=True)
+class CasePipeline:
+    """A text-to-image pipeline by name: parameters of each component, and how it samples and decodes."""
+
+    components: dict[str, int]
+    uses_cfg: bool = True
+    vae_upcasts: bool = False
+
+
+def plain_name(name: str) -> str:
+    """A model's name without owner, packing and tuning. Worked: "unsloth/Meta-Llama-3.1-8B-Instruct-bnb-4bit" -> "llama-3.1-8b"."""
+    last = name.lower().split(" (")[0].rsplit("/", 1)[-1].replace("_", "-").replace(" ", "-")
+    # \b does not part "q4-k-m" from its dashes, so words are matched between dashes.
+    parted = _NOT_SHAPE.sub(" ", re.sub(r"-", " ", last).replace(" k ", "_k_"))
+    return re.sub(r"[^a-z0-9.]+", "-", parted).strip("-.")
+
+
+@cache
+def _tables() -> tuple[dict[str, TextGeometry], dict[str, CasePipeline]]:
+    raw = yaml.safe_load((files("services.sizing") / "geometries.yaml").read_text(encoding="utf8"))
+    texts: dict[str, TextGeometry] = {}
+    for model in load_catalogue().models:
+        if model.text is not None:
+            texts |= {plain_name(name): model.text for name in (model.id, *model.aliases)}
+    for row in raw["text"]:
+        geometry = replace(geometry_of_config(row["config"]), vision_params=row.get("vision_params", 0))
+        texts |= {plain_name(name): geometry for name in row["names"] if plain_name(name) not in texts}
+    images = {
+        name: CasePipeline(row["components"], row.get("uses_cfg", True), row.get("vae_upcasts", False))
+        for row in raw["image"] for name in row["names"]
+    }  # fmt: skip
+    return texts, images
+
+
+def text_geometry(name: str, arch: Any) -> TextGeometry:
+    """The geometry of a text case. Raises CaseError when neither `arch` nor the name tells."""
+    known = _tables()[0].get(plain_name(name))
+    if arch is None:
+        if known is None:
+            raise CaseError(f'The model "{name[:80]}" is not known; give its config.json values as "arch".')
+        return known
+    if not isinstance(arch, dict):
+        raise CaseError('"arch" must be an object with config.json values.')
+    geometry = _of_arch(plain_name(name), arch)
+    # Vision towers are not in `arch`; the name tells of them.
+    return replace(geometry, vision_params=known.vision_params) if known is not None else geometry
+
+
+def _of_arch(name: str, arch: dict[str, Any]) -> TextGeometry:
+    architecture, family = next((a, f) for pattern, a, f in _FAMILIES if re.match(pattern, name))
+    config: dict[str, Any] = {"architectures": [architecture], "model_type": family}
+    config |= {key: value for key, value in arch.items() if value is not None and not isinstance(value, list | dict)}
+    config.setdefault("max_position_embeddings", 8192)
+    if "sliding_window" not in arch:
+        config["use_sliding_window"] = False
+    pattern = _WINDOW_PATTERN.search(str(config.pop("sliding_pattern", "")))
+    if pattern:
+        config["sliding_window_pattern"] = min(int(pattern[1]) + int(pattern[2]), 1000)
+    if config.pop("qkv_bias", False):
+        config["attention_bias"] = True
+    try:
+        geometry = geometry_of_config(config, "arch")
+    except CheckpointError as error:
+        raise CaseError(str(error)) from error
+    if geometry.max_position_embeddings > _MOST_POSITIONS:
+        raise CaseError(f"arch: max_position_embeddings {geometry.max_position_embeddings} is beyond any model.")
+    return geometry
+
+
+def image_pipeline(name: str) -> CasePipeline:
+    """The pipeline of an image case, by the longest known name inside the model's name. Raises CaseError."""
+    plain = re.sub(r"[^a-z0-9.]+", "-", name.lower())
+    found = [known for known in _tables()[1] if known in plain]
+    if not found:
+        raise CaseError(f'The image model "{name[:80]}" is not known.')
+    return _tables()[1][max(found, key=len)]

@@ -1,0 +1,103 @@
+"""llama.cpp, transformers and AutoAWQ runs as cases: F5 and F6."""
+
+from __future__ import annotations
+
+import re
+
+from services.sizing.case_fields import Case, held_by_others_gib, number, text, whole
+from services.sizing.memory_text import kv_element_bytes, llamacpp_compute_bytes, llamacpp_kv_bytes, step_bytes, vllm_kv_bytes
+from services.sizing.memory_weights import gguf_parts, scheme_bytes
+from services.sizing.quant import parse_scheme
+from services.sizing.types import TextGeometry, Verdict
+from services.sizing.units import GIB
+
+CUDA_CONTEXT_GIB = 0.35
+# Under bits of AWQ and other fused kernels: AutoAWQ's fused layers allocate a cache of this many tokens at least.
+FUSED_CACHE_TOKENS = 2048
+
+
+def llamacpp_case(case: Case, geometry: TextGeometry) -> dict[str, object]:
+    """F6: model buffer on the GPU, KV buffer, compute buffer, and whether they fit beside the CUDA context."""
+    total, table = gguf_parts(geometry, _gguf_quant(case))
+    unified = "unified" in text(case, "gpu").lower()
+    weights = total if geometry.tie_word_embeddings or unified else total - table
+    length = whole(case, "max_model_len", 1, 2**24) or geometry.max_position_embeddings
+    sequences = whole(case, "max_num_seqs", 1, 65536) or 1
+    kv = llamacpp_kv_bytes(geometry, length, sequences, kv_element_bytes(_kv_dtype(case), 2))
+    compute = llamacpp_compute_bytes(geometry, length * sequences)
+    peak_gib = (weights + kv + compute) / GIB
+    return {
+        "weights_gib": weights / GIB, "kv_available_gib": kv / GIB, "kv_tokens": length * sequences, "activation_peak_gib": compute / GIB,
+        "total_peak_gib": peak_gib, "verdict": _plain_verdict(case, peak_gib + CUDA_CONTEXT_GIB),
+    }  # fmt: skip
+
+
+def _gguf_quant(case: Case) -> str:
+    return re.split(r"[ (]", text(case, "quant", "q4_k_m").strip(), maxsplit=1)[0]
+
+
+def _kv_dtype(case: Case) -> str:
+    return text(case, "kv_dtype", "f16").lower()
+
+
+def transformers_case(case: Case, geometry: TextGeometry) -> dict[str, object]:
+    """F5: weights without rotary cache + KV of prompt and answer + the prompt's step, by version.
+
+    1. Before 4.45 the logits of every prompt position were computed: 2 bytes and their fp32 copy each.
+    2. FP8 checkpoints of tied models carry a second 16-bit output matrix.
+    3. The published tables of 4.5x give the resident memory (weights + KV), without the prompt's step.
+    """
+    scheme = parse_scheme(text(case, "quant", "bf16"))
+    weights = float(scheme_bytes(geometry, scheme))
+    batch = whole(case, "batch_size", 1, 65536) or 1
+    prompt, answer = whole(case, "prefill", 0, 2**24), whole(case, "decode", 0, 2**24)
+    length = (prompt or 0) + (answer or 0) or whole(case, "max_model_len", 1, 2**24) or 2048
+    prompt = prompt if prompt is not None else length
+    kv = vllm_kv_bytes(geometry, length, batch, 2.0, block_tokens=1)
+    minor = _transformers_minor(text(case, "engine_version"))
+    activation = step_bytes(geometry, prompt * batch, 2)
+    # 1
+    if minor is not None and minor < 45:
+        activation += 6.0 * batch * prompt * geometry.vocab_size
+    # 2
+    if scheme.family == "fp8" and geometry.tie_word_embeddings:
+        weights += 2 * geometry.vocab_size * geometry.hidden_size
+    # 3
+    if minor is not None and minor >= 50:
+        activation = 0.0
+    peak_gib = (weights + kv + activation) / GIB
+    return {
+        "weights_gib": weights / GIB, "activation_peak_gib": activation / GIB, "kv_available_gib": None, "kv_tokens": None,
+        "total_peak_gib": peak_gib, "verdict": _plain_verdict(case, peak_gib + CUDA_CONTEXT_GIB),
+    }  # fmt: skip
+
+
+def _transformers_minor(version: str) -> int | None:
+    match = re.search(r"\b4\.(\d+)", version)
+    return int(match[1]) if match else None
+
+
+def autoawq_case(case: Case, geometry: TextGeometry) -> dict[str, object]:
+    """AutoAWQ 0.1: a cache allocated up front, eager attention scores, and logits of the whole prompt."""
+    weights = scheme_bytes(geometry, parse_scheme(text(case, "quant", "awq")))
+    batch = whole(case, "batch_size", 1, 65536) or 1
+    prompt, answer = whole(case, "prefill", 0, 2**24) or 0, whole(case, "decode", 0, 2**24) or 0
+    kv = vllm_kv_bytes(geometry, max(FUSED_CACHE_TOKENS, prompt + answer), batch, 2.0, block_tokens=1)
+    scores = 4.0 * batch * geometry.num_attention_heads * prompt * prompt
+    activation = step_bytes(geometry, prompt * batch, 2) + 6.0 * batch * prompt * geometry.vocab_size + scores
+    peak_gib = (weights + kv + activation) / GIB
+    return {
+        "weights_gib": weights / GIB, "activation_peak_gib": activation / GIB, "kv_available_gib": None, "kv_tokens": None,
+        "total_peak_gib": peak_gib, "verdict": _plain_verdict(case, peak_gib + CUDA_CONTEXT_GIB),
+    }  # fmt: skip
+
+
+def _plain_verdict(case: Case, need_gib: float) -> str | None:
+    """Need against the card: None when the card's size is not given."""
+    total_gib = number(case, "gpu_vram_gib", 0.25, 4096)
+    if total_gib is None:
+        return None
+    spare = total_gib - held_by_others_gib(case) - need_gib
+    if spare < 0:
+        return Verdict.DOES_NOT_FIT.value
+    return (Verdict.TIGHT if spare < 0.15 + 0.02 * need_gib else Verdict.FITS).value

@@ -1,0 +1,187 @@
+"""A vLLM run as a case: F1 to F4 with what the run's version did by default.
+
+vLLM's rules changed: V0 profiled a whole un-chunked prompt of `max_model_len` tokens up to 32768 and chunked above; V1 (default from 0.8 on
+bf16 cards, everywhere from 0.10) always chunks, and its sampler run takes fewer bytes a logit.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, replace
+
+from services.sizing.case_fields import Case, flag, held_by_others_gib, number, text, whole
+from services.sizing.memory_text import KV_BYTES, SAMPLER_BYTES_PER_LOGIT, kv_element_bytes, kv_layers, step_bytes, vllm_kv_bytes
+from services.sizing.memory_weights import rotary_cache_bytes, scheme_bytes
+from services.sizing.overheads import graphs_bytes
+from services.sizing.params import tensors_of
+from services.sizing.quant import parse_scheme
+from services.sizing.types import TextGeometry, Verdict
+from services.sizing.units import GIB
+
+DEFAULT_UTILIZATION = 0.9
+DEFAULT_SEQUENCES = 256
+NON_TORCH_GIB = 0.06
+MARGINAL_GIB = 0.15
+# V1's dummy sampler: 1.04 GiB for 256 sequences x 152064 logits on 0.28.0.
+SAMPLER_BYTES_PER_LOGIT_V1 = 28.7
+V0_CHUNKS_ABOVE_TOKENS = 32768
+V0_CHUNK_TOKENS = 2048
+OLD_CHUNK_TOKENS = 512  # before 0.7
+V1_CHUNK_TOKENS = 2048
+LORA_RANK = 64  # the default of the notebooks (Unsloth) that serve with LoRA and don't say the rank
+BIG_CARD_GIB = 70  # from here V1 defaults to 1024 sequences and steps of 8192 tokens (A100 excepted)
+
+
+@dataclass(frozen=True, slots=True)
+class _Run:
+    """The settings of one run, defaults filled in as its version would."""
+
+    generation: str
+    sequences: int
+    batch_tokens: int
+    chunked: bool
+    max_model_len: int
+    tensor_parallel: int
+    pipeline_parallel: int
+
+
+def vllm_case(case: Case, geometry: TextGeometry) -> dict[str, object]:
+    """weights, activation peak, available KV, KV tokens, verdict; sizes in GiB. KV figures are None where the card's size is not given."""
+    run = _run(case, geometry)
+    scheme = parse_scheme(text(case, "quant", "bf16"))
+    dtype_bytes = 4.0 if scheme.name == "fp32" else 2.0
+    weights = scheme_bytes(geometry, scheme, tensor_parallel=run.tensor_parallel) + rotary_cache_bytes(geometry, dtype_bytes)
+    if flag(case, "lora"):
+        weights += lora_bytes(geometry, LORA_RANK)
+    element = kv_element_bytes(_kv_dtype(case), dtype_bytes)
+    activation = _activation_bytes(run, geometry, dtype_bytes)
+    result: dict[str, object] = {"weights_gib": weights / GIB / run.pipeline_parallel, "activation_peak_gib": activation / GIB}
+    total_gib = number(case, "gpu_vram_gib", 0.25, 4096)
+    if total_gib is None:
+        return result | {"verdict": None, "kv_available_gib": None, "kv_tokens": None}
+    utilization = number(case, "gpu_memory_utilization", 0.01, 1.0) or DEFAULT_UTILIZATION
+    budget_gib = utilization * total_gib
+    per_rank = weights / run.pipeline_parallel
+    available_gib = budget_gib - (per_rank + activation) / GIB - NON_TORCH_GIB * run.tensor_parallel
+    one = _request_bytes(geometry, run, element)
+    result["kv_available_gib"] = available_gib
+    result["kv_tokens"] = kv_tokens(geometry, run, available_gib * GIB, element)
+    result["kv_bytes_per_token"] = one / run.max_model_len
+    result["kv_needed_gib"] = one / GIB
+    free_gib = total_gib - held_by_others_gib(case)
+    eager = flag(case, "enforce_eager")
+    graphs_gib = 0.0 if eager else graphs_bytes(run.sequences) / GIB
+    result["verdict"] = _verdict(budget_gib, free_gib, available_gib, one / GIB, graphs_gib, total_gib).value
+    result["total_peak_gib"] = min(total_gib, budget_gib + graphs_gib)
+    return result
+
+
+def _run(case: Case, geometry: TextGeometry) -> _Run:
+    generation = _generation(text(case, "engine_version"))
+    length = whole(case, "max_model_len", 1, 2**24) or geometry.max_position_embeddings
+    big = (number(case, "gpu_vram_gib", 0.25, 4096) or 0) >= BIG_CARD_GIB and "a100" not in text(case, "gpu").lower()
+    sequences = whole(case, "max_num_seqs", 1, 65536)
+    batch = whole(case, "max_num_batched_tokens", 1, 2**24)
+    if generation == "v1":
+        return _Run(
+            generation, sequences or (1024 if big else DEFAULT_SEQUENCES), batch or (8192 if big else V1_CHUNK_TOKENS), True, length,
+            whole(case, "tensor_parallel", 1, 1024) or 1, whole(case, "pipeline_parallel", 1, 1024) or 1,
+        )  # fmt: skip
+    chunked = length > V0_CHUNKS_ABOVE_TOKENS
+    chunk = OLD_CHUNK_TOKENS if generation == "old" else V0_CHUNK_TOKENS
+    return _Run(
+        generation, sequences or DEFAULT_SEQUENCES, batch or (chunk if chunked else max(length, V0_CHUNK_TOKENS)), chunked, length,
+        whole(case, "tensor_parallel", 1, 1024) or 1, whole(case, "pipeline_parallel", 1, 1024) or 1,
+    )  # fmt: skip
+
+
+def _generation(version: str) -> str:
+    """ "old" (before 0.7 or 2025), "v0" or "v1". A version that says V0 or V1 is believed; without a version: v1, today's."""
+    if "V0" in version:
+        return "v0"
+    if "V1" in version:
+        return "v1"
+    dated = re.search(r"(20\d\d)-(\d\d)", version)
+    numbered = re.search(r"\b0\.(\d+)", version)
+    if numbered:
+        minor = int(numbered[1])
+        return "old" if minor < 7 else "v0" if minor < 8 else "v1"
+    if dated:
+        month = int(dated[1]) * 12 + int(dated[2])
+        return "old" if month < 2025 * 12 + 1 else "v0" if month < 2025 * 12 + 4 else "v1"
+    return "v1"
+
+
+def _kv_dtype(case: Case) -> str:
+    name = text(case, "kv_dtype", "auto").lower()
+    return name if name in KV_BYTES else "auto"
+
+
+def _activation_bytes(run: _Run, geometry: TextGeometry, dtype_bytes: float) -> float:
+    """F3. V0 with chunked prefill profiles without the sampler; elsewhere the sampler runs at full batch."""
+    step = step_bytes(geometry, run.batch_tokens, dtype_bytes)
+    per_logit = SAMPLER_BYTES_PER_LOGIT_V1 if run.generation == "v1" else SAMPLER_BYTES_PER_LOGIT
+    sampler = 0.0 if run.generation != "v1" and run.chunked else per_logit * run.sequences * geometry.vocab_size
+    return max(step, sampler)
+
+
+def _request_bytes(geometry: TextGeometry, run: _Run, element_bytes: float) -> float:
+    """One request of max_model_len. V0 knew no windows: every layer kept everything."""
+    if run.generation == "v1":
+        whole_model = vllm_kv_bytes(
+            geometry, run.max_model_len, 1, element_bytes, batch_tokens=run.batch_tokens, tensor_parallel=run.tensor_parallel
+        )
+    else:
+        whole_model = vllm_kv_bytes(_without_windows(geometry), run.max_model_len, 1, element_bytes, tensor_parallel=run.tensor_parallel)
+    return whole_model
+
+
+def _without_windows(geometry: TextGeometry) -> TextGeometry:
+    return replace(geometry, sliding_window_tokens=None, sliding_window_layers=None)
+
+
+def kv_tokens(geometry: TextGeometry, run: _Run, available_bytes: float, element_bytes: float) -> int:
+    """F2 in whole blocks of 16 tokens. With windows or recurrent layers: as many requests of max_model_len as fit, times its length,
+    which is what vLLM's "Maximum concurrency" line says."""
+    if available_bytes <= 0:
+        return 0
+    layers = kv_layers(geometry)
+    if run.generation == "v1" and (layers.window or layers.state_bytes):
+        return int(available_bytes / _request_bytes(geometry, run, element_bytes) * run.max_model_len)
+    block = vllm_kv_bytes(_without_windows(geometry), 16, 1, element_bytes, tensor_parallel=run.tensor_parallel)
+    return int(available_bytes / run_share(run) // block) * 16
+
+
+def run_share(run: _Run) -> float:
+    """A pipeline-parallel rank holds the cache of its own layers only."""
+    return 1 / run.pipeline_parallel
+
+
+def _verdict(budget: float, free: float, available: float, needed: float, graphs: float, total: float) -> Verdict:
+    """F4, in GiB.
+
+    1. vLLM asks for its whole budget at the start: less free than that is refused.
+    2. Less KV than one full request: refused.
+    3. CUDA graphs come on top of the budget: no room for them is an out-of-memory after minutes of loading.
+    4. Within 0.15 GiB of a refusal the same command was seen to pass and to fail: tight.
+    """
+    # 1
+    if free < budget:
+        return Verdict.DOES_NOT_FIT
+    # 2
+    if available < needed:
+        return Verdict.DOES_NOT_FIT
+    # 3
+    if free - budget < graphs and free - budget < 0.05 * total:
+        return Verdict.DOES_NOT_FIT
+    # 4
+    return Verdict.TIGHT if available - needed < MARGINAL_GIB else Verdict.FITS
+
+
+def lora_bytes(geometry: TextGeometry, rank: int) -> int:
+    """The buffers that vLLM allocates for one LoRA slot: rank x (inputs + outputs) of every linear, three of vocabulary width, 16 bit.
+
+    Worked number: Qwen3-4B at rank 64: 64 x 2 B x (36 x 57344 + 3 x 151936) = 322,584,576 bytes (0.30 GiB).
+    """
+    linear = sum(sum(tensor.shape[-2:]) for tensor in tensors_of(geometry) if tensor.role == "linear")
+    return rank * 2 * (linear + 3 * geometry.vocab_size)
