@@ -7,6 +7,7 @@ Exit codes: 0 after SIGTERM or SIGINT, 2 for arguments or weights that can't be 
 from __future__ import annotations
 
 import argparse
+import asyncio
 import gc
 import logging
 import os
@@ -22,6 +23,8 @@ import uvicorn
 from services.diffusion.app import make_app
 from services.diffusion.contract import OutOfMemory, Painter, WeightsRefused
 from services.diffusion.folder import PipelineFolder, inspect
+from services.diffusion.jobs import JobQueue
+from services.diffusion.metrics import Metrics
 from services.diffusion.settings import MAX_GUIDANCE_SCALE, Settings, SettingsError, check, read_token
 
 EXAMPLE = """example:
@@ -111,21 +114,23 @@ def _serve(settings: Settings, painter: Painter, listener: socket.socket, title:
         lost.append(True)
         server.should_exit = True
 
-    config = uvicorn.Config(
-        make_app(settings, painter, on_device_lost),
-        access_log=False, log_level="warning", log_config=None, timeout_graceful_shutdown=settings.grace_s,
-    )
-    server = Server(config, title)
+    queue = JobQueue(painter, Metrics(), max_waiting_jobs=settings.max_waiting_jobs)
+    config = uvicorn.Config(make_app(settings, queue, on_device_lost), access_log=False, log_level="warning", log_config=None)
+    server = Server(config, queue, settings.grace_s, title)
     server.run(sockets=[listener])
     return bool(lost)
 
 
 class Server(uvicorn.Server):
-    """uvicorn's server, which says where it listens once it does."""
+    """uvicorn's server, which says where it listens once it does, and stops the jobs some seconds after it was told to stop itself."""
 
-    def __init__(self, config: uvicorn.Config, title: str) -> None:
+    def __init__(self, config: uvicorn.Config, queue: JobQueue, grace_s: float, title: str) -> None:
         super().__init__(config)
-        self._title = title
+        self._queue, self._grace_s, self._title = queue, grace_s, title
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        asyncio.get_running_loop().call_later(self._grace_s, self._queue.stop)
+        await super().shutdown(sockets)  # returns when every request has its answer
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)

@@ -14,9 +14,8 @@ from fastapi import Depends, FastAPI, Request, Response
 from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 
-from services.diffusion.contract import DeviceLost, ImageJob, NotFinite, Outcome, OutOfMemory, Painter
+from services.diffusion.contract import DeviceLost, ImageJob, JobStopped, NotFinite, Outcome, OutOfMemory
 from services.diffusion.jobs import JobQueue
-from services.diffusion.metrics import Metrics
 from services.diffusion.settings import MAX_BODY_BYTES, Settings
 from services.diffusion.validation import job_from
 from services.wire.errors import (
@@ -28,6 +27,7 @@ from services.wire.errors import (
     InvalidApiKey,
     InvalidValue,
     MethodNotAllowed,
+    NoAvailableWorker,
     RouteNotFound,
 )
 from services.wire.shapes import listing, model_object
@@ -37,10 +37,8 @@ class ClientLeft(Exception):
     """Nobody is there to be answered."""
 
 
-def make_app(settings: Settings, painter: Painter, on_device_lost: Callable[[], None]) -> FastAPI:
-    """The application around a loaded pipeline. `on_device_lost` is called once no job can work any more."""
-    metrics = Metrics()
-    queue = JobQueue(painter, metrics, max_waiting_jobs=settings.max_waiting_jobs)
+def make_app(settings: Settings, queue: JobQueue, on_device_lost: Callable[[], None]) -> FastAPI:
+    """The application around the queue of a loaded pipeline. `on_device_lost` is called once no job can work any more."""
     born = int(time.time())
 
     @asynccontextmanager
@@ -64,7 +62,7 @@ def make_app(settings: Settings, painter: Painter, on_device_lost: Callable[[], 
 
     @app.get("/metrics", dependencies=authorised)
     async def prometheus() -> Response:
-        return Response(metrics.text(), media_type="text/plain; version=0.0.4; charset=utf-8")
+        return Response(queue.metrics.text(), media_type="text/plain; version=0.0.4; charset=utf-8")
 
     @app.post("/v1/images/generations", dependencies=authorised)
     async def generations(request: Request) -> JSONResponse:
@@ -74,7 +72,7 @@ def make_app(settings: Settings, painter: Painter, on_device_lost: Callable[[], 
         except DeviceLost:
             on_device_lost()
             raise
-        except (OutOfMemory, NotFinite) as error:
+        except (JobStopped, OutOfMemory, NotFinite) as error:
             raise _wire_error(error, job) from None
         return JSONResponse(_answer(outcome))
 
@@ -149,7 +147,9 @@ def _token_check(settings: Settings) -> Callable[[Request], Awaitable[None]]:
 # --- every ending that is not a 200 -----------------------------------------------------------------------------------
 
 
-def _wire_error(error: OutOfMemory | NotFinite, job: ImageJob) -> ApiError:
+def _wire_error(error: JobStopped | OutOfMemory | NotFinite, job: ImageJob) -> ApiError:
+    if isinstance(error, JobStopped):
+        return NoAvailableWorker("This engine has been told to stop and gave up the job.", retry_after_s=5)
     if isinstance(error, OutOfMemory):
         return BackendOutOfMemory(
             f"{job.size()} ran out of memory {error}. The memory is free again and the engine goes on: "

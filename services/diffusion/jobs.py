@@ -6,7 +6,7 @@ import asyncio
 import threading
 from concurrent.futures import ThreadPoolExecutor
 
-from services.diffusion.contract import DeviceLost, ImageJob, Outcome, OutOfMemory, Painter
+from services.diffusion.contract import DeviceLost, ImageJob, JobStopped, Outcome, OutOfMemory, Painter
 from services.diffusion.metrics import Metrics
 from services.wire.errors import QueueFull
 
@@ -15,58 +15,70 @@ class JobQueue:
     """A bounded FIFO before one worker thread; the event loop stays free, so /health answers while a job runs.
 
     Cancelling a task that waits in `run` takes its job out of the queue, or stops it at its next denoise step when it runs already.
+    `stop` does the same to every job, for an engine that is told to end.
     """
 
     def __init__(self, painter: Painter, metrics: Metrics, *, max_waiting_jobs: int) -> None:
         self._painter = painter
-        self._metrics = metrics
+        self.metrics = metrics
         self._max_jobs = max_waiting_jobs + 1
         self._jobs = 0
         self._turn = asyncio.Lock()  # wakes its waiters in the order they came
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="painter")
         self._typical_s: float | None = None
+        self._running: threading.Event | None = None  # set it to stop the job that runs
+        self._stopping = False
         self.lost: str | None = None  # why no job can work any more
 
     async def run(self, job: ImageJob) -> Outcome:
         """The job's outcome once its turn has come and gone.
 
-        Raises QueueFull at once, with the seconds after which a place should be free; otherwise what Painter.generate raises.
+        Raises QueueFull at once, with the seconds after which a place should be free; JobStopped when `stop` ended it; otherwise what
+        Painter.generate raises.
         """
         if self._jobs >= self._max_jobs:
             wait_s = self._typical_s or 1.0
             raise QueueFull(f"{self._jobs} image jobs run or wait here already. Try again in {wait_s:.0f} s.", retry_after_s=wait_s)
         self._jobs += 1
-        self._metrics.queue_depth.inc()
+        self.metrics.queue_depth.inc()
         try:
             async with self._turn:
                 return await self._paint(job)
         finally:
             self._jobs -= 1
-            self._metrics.queue_depth.dec()
+            self.metrics.queue_depth.dec()
 
     async def _paint(self, job: ImageJob) -> Outcome:
-        stop = threading.Event()
+        if self._stopping:
+            raise JobStopped
+        stop = self._running = threading.Event()
         painting = asyncio.get_running_loop().run_in_executor(
-            self._thread, self._painter.generate, job, self._metrics.step_s.observe, stop.is_set
+            self._thread, self._painter.generate, job, self.metrics.step_s.observe, stop.is_set
         )
         try:
             outcome = await asyncio.shield(painting)
         except asyncio.CancelledError:
             stop.set()
             await asyncio.wait({painting})  # the turn is kept until the thread has really let go of the model
-            self._metrics.stopped.inc()
+            self.metrics.stopped.inc()
             if isinstance(painting.exception(), DeviceLost):
                 self.lost = str(painting.exception())
             raise
         except OutOfMemory:
-            self._metrics.out_of_memory.inc()
+            self.metrics.out_of_memory.inc()
             raise
         except DeviceLost as error:
             self.lost = str(error)
             raise
-        self._metrics.count(outcome)
+        self.metrics.count(outcome)
         self._typical_s = outcome.total_s if self._typical_s is None else 0.7 * self._typical_s + 0.3 * outcome.total_s
         return outcome
+
+    def stop(self) -> None:
+        """Take no more jobs, give up those that wait, and stop the running one at its next step."""
+        self._stopping = True
+        if self._running is not None:
+            self._running.set()
 
     def close(self) -> None:
         """Let the worker thread end; no job may be waiting."""

@@ -11,6 +11,8 @@ import pytest
 
 from services.diffusion.app import make_app
 from services.diffusion.contract import Painter
+from services.diffusion.jobs import JobQueue
+from services.diffusion.metrics import Metrics
 from services.diffusion.settings import Settings
 
 TOKEN = "s3cret-token"
@@ -23,21 +25,24 @@ Connect = Callable[..., httpx.AsyncClient]
 
 @pytest.fixture
 async def connect() -> AsyncIterator[Connect]:
-    """connect(painter, **settings) -> a client that brings the token. `client.lost` counts calls of on_device_lost."""
+    """connect(painter, **settings) -> a client that brings the token. `client.lost` counts on_device_lost, `client.queue` is the queue."""
     clients: list[httpx.AsyncClient] = []
 
     def make(painter: Painter, **changes: object) -> httpx.AsyncClient:
         lost: list[bool] = []
-        app = make_app(replace(SETTINGS, **changes), painter, lambda: lost.append(True))  # type: ignore[arg-type]
+        settings = replace(SETTINGS, **changes)  # type: ignore[arg-type]
+        queue = JobQueue(painter, Metrics(), max_waiting_jobs=settings.max_waiting_jobs)
+        app = make_app(settings, queue, lambda: lost.append(True))
         client = httpx.AsyncClient(
             transport=httpx.ASGITransport(app, raise_app_exceptions=False), base_url="http://engine",
             headers={"authorization": f"Bearer {TOKEN}"},
         )
         client.lost = lost  # type: ignore[attr-defined]
-        client.app = app  # type: ignore[attr-defined]
+        client.queue = queue  # type: ignore[attr-defined]
         clients.append(client)
         return client
 
     yield make
     for client in clients:
+        client.queue.close()  # type: ignore[attr-defined]
         await client.aclose()

@@ -112,6 +112,16 @@ async def test_a_lost_device_ends_the_engine_and_its_health(connect: Connect) ->
     assert (await client.get("/health")).status_code == 502
 
 
+async def test_an_engine_that_is_told_to_stop_sends_its_clients_elsewhere(connect: Connect) -> None:
+    client = connect(FakePainter(gate_open=False))
+    job = asyncio.create_task(client.post(ROUTE, json={"prompt": "seven"}))
+    while await metric(client, "queue_depth") == 0:
+        await asyncio.sleep(0.001)
+    client.queue.stop()
+    answer = await job
+    assert (answer.status_code, answer.json()["error"]["code"], answer.headers["retry-after"]) == (503, "no_available_worker", "5")
+
+
 async def test_a_bug_is_a_500_that_tells_nothing(connect: Connect) -> None:
     client = connect(FakePainter(failures=[RuntimeError("secret /path/inside")]))
     answer = await client.post(ROUTE, json={"prompt": "seven"})

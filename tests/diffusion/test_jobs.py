@@ -8,7 +8,7 @@ import json
 import pytest
 
 from services.diffusion.app import make_app
-from services.diffusion.contract import DeviceLost, ImageJob
+from services.diffusion.contract import DeviceLost, ImageJob, JobStopped
 from services.diffusion.jobs import JobQueue
 from services.diffusion.metrics import Metrics
 from services.wire.errors import QueueFull
@@ -104,7 +104,8 @@ async def test_a_device_lost_under_a_job_nobody_waits_for_is_still_noticed() -> 
 
 async def test_a_client_that_leaves_frees_the_engine_at_the_next_step() -> None:
     painter = FakePainter(gate_open=False)
-    app = make_app(SETTINGS, painter, lambda: None)
+    queue = JobQueue(painter, Metrics(), max_waiting_jobs=1)
+    app = make_app(SETTINGS, queue, lambda: None)
     body = json.dumps({"prompt": "seven", "steps": 50}).encode()
     left = asyncio.Event()
     messages = iter([{"type": "http.request", "body": body, "more_body": False}])
@@ -130,3 +131,19 @@ async def test_a_client_that_leaves_frees_the_engine_at_the_next_step() -> None:
         await call
     assert (painter.stopped, painter.steps_run) == (1, 0)
     assert sent[0]["status"] == 499
+    queue.close()
+
+
+async def test_an_engine_that_stops_gives_up_every_job_at_its_next_step() -> None:
+    painter = FakePainter(gate_open=False)
+    queue = JobQueue(painter, Metrics(), max_waiting_jobs=5)
+    tasks = [asyncio.create_task(queue.run(job(seed, steps=1000))) for seed in range(3)]
+    await until(lambda: painter.running)
+    queue.stop()
+    async with asyncio.timeout(2):
+        endings = await asyncio.gather(*tasks, return_exceptions=True)
+    assert [type(e) for e in endings] == [JobStopped] * 3
+    assert [j.seeds[0] for j in painter.jobs] == [0]
+    with pytest.raises(JobStopped):
+        await queue.run(job(9))
+    queue.close()

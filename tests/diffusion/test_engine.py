@@ -1,0 +1,217 @@
+"""The real engine: real diffusers, digits-sd, a process of its own."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import json
+import resource
+import signal
+import subprocess
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import httpx
+import numpy as np
+import pytest
+from PIL import Image
+
+from services.diffusion.folder import PIPELINES
+from services.hardware.memory import tree_resident_bytes
+from services.provision import environments
+from tests.diffusion.engine_process import ROOT, EngineProcess, pixels
+from tests.models.digit_judge import DigitJudge
+
+pytestmark = pytest.mark.engine
+MIB = 2**20
+LARGE = ("--max-width-px", "256", "--max-height-px", "256", "--max-batch", "4")
+
+
+@pytest.fixture(scope="module")
+def python() -> Path:
+    return environments.ensure("diffusion-cpu")
+
+
+@pytest.fixture(scope="module")
+def engine(python: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[EngineProcess]:
+    """Admits 256x256; ten images run in batches of 4, 4 and 2."""
+    with EngineProcess(python, tmp_path_factory.mktemp("engine"), *LARGE) as made:
+        print(f"\nprocess start to /health 200: {made.start_s:.1f} s")
+        yield made
+        assert made.stop() == 0
+        assert "Traceback" not in made.log.read_text()
+
+
+def seen(pngs: list[bytes]) -> list[int]:
+    return DigitJudge.from_real_digits().read([Image.open(io.BytesIO(png)) for png in pngs])
+
+
+def test_a_seven_looks_like_a_seven(engine: EngineProcess) -> None:
+    body = engine.make(n=10, seed=100)
+    assert [entry["seed"] for entry in body["data"]] == list(range(100, 110))
+    assert body["usage"]["images"] == 10
+    assert body["usage"]["steps"] == 10 * 20
+    assert 0 < body["usage"]["vae_s"] < body["usage"]["denoise_s"] < body["usage"]["total_s"]
+    assert seen(engine.pngs(n=10, seed=100)).count(7) >= 9
+
+
+def test_the_same_seed_gives_the_same_bytes(engine: EngineProcess) -> None:
+    first = engine.pngs(seed=5, size="64x32", steps=8, n=6)
+    assert engine.pngs(seed=5, size="64x32", steps=8, n=6) == first
+    assert len(set(first)) == 6
+    assert pixels(first[0]).shape == (32, 64, 3)
+    assert engine.pngs(seed=6, size="64x32", steps=8, n=6) != first
+
+
+def test_an_image_is_the_same_in_any_batch(engine: EngineProcess) -> None:
+    """Kernels round differently for other batch sizes: one level of 255 in a few pixels, which nobody can see; noise is per image."""
+    batch = engine.pngs(seed=20, n=10)
+    alone = [engine.pngs(seed=seed)[0] for seed in range(20, 30)]
+    worst = max(np.abs(pixels(a) - pixels(b)).max() for a, b in zip(batch, alone, strict=True))
+    same = sum(a == b for a, b in zip(batch, alone, strict=True))
+    print(f"\n{same} of 10 byte-identical, largest difference {worst} of 255")
+    assert worst <= 1
+
+
+def test_guidance_steps_and_negative_prompt_matter(engine: EngineProcess) -> None:
+    made = [engine.pngs(**{"seed": 9, "steps": 6, **more})[0] for more in (
+        {}, {"guidance_scale": 1.5}, {"negative_prompt": "a photo of the digit one"}, {"steps": 7}, {"guidance_scale": 0})]
+    assert len(set(made)) == 5
+
+
+def test_what_is_refused_leaves_the_engine_alone(engine: EngineProcess) -> None:
+    for fields, code in (({"size": "264x256"}, "image_too_large"), ({"steps": 10**6}, "invalid_value"), ({"n": 100}, "invalid_value"),
+                         ({"model": "other"}, "model_not_found"), ({"prompt": ""}, "invalid_value")):
+        assert engine.ask(**fields).json()["error"]["code"] == code
+    assert engine.client.post("/v1/images/generations", headers={"authorization": "Bearer no"}, json={"prompt": "x"}).status_code == 401
+    assert engine.make(steps=2)["usage"]["steps"] == 2
+
+
+def test_odd_prompts_work_and_none_is_logged(engine: EngineProcess) -> None:
+    secret = "xyzzysecret"
+    for prompt in (f"{secret} " * 300, f"{secret} \x00\u202e🤖 ٧ 七", secret + "é" * 3000):
+        assert engine.ask(prompt=prompt, negative_prompt=prompt, steps=2).status_code == 200
+    assert engine.ask(prompt=secret, size="8x7").status_code == 400
+    assert secret not in engine.log.read_text()
+
+
+class LongJob(threading.Thread):
+    """A client that asks for 100 steps of about half a second each and leaves when its patience ends."""
+
+    def __init__(self, engine: EngineProcess, patience_s: float) -> None:
+        super().__init__()
+        self.engine, self.patience_s = engine, patience_s
+        self.answers: list[httpx.Response] = []
+
+    def run(self) -> None:
+        job = {"prompt": "seven", "size": "256x256", "steps": 100, "n": 4}
+        with contextlib.suppress(httpx.TimeoutException):
+            self.answers.append(self.engine.client.post("/v1/images/generations", json=job, timeout=self.patience_s))
+
+
+def long_job(engine: EngineProcess, patience_s: float) -> LongJob:
+    """The job, after its first step."""
+    before = engine.metric("step_seconds_count")
+    job = LongJob(engine, patience_s)
+    job.start()
+    while engine.metric("step_seconds_count") == before:
+        assert job.is_alive(), f"not one step in {patience_s} s"
+        time.sleep(0.02)
+    return job
+
+
+def test_health_answers_during_a_job_and_a_client_that_leaves_stops_it(engine: EngineProcess) -> None:
+    before = engine.metric("stopped_total")
+    thread = long_job(engine, patience_s=4)
+    slowest_s = 0.0
+    while thread.is_alive():
+        asked_s = time.monotonic()
+        assert engine.client.get("/health").status_code == 200
+        slowest_s = max(slowest_s, time.monotonic() - asked_s)
+        time.sleep(0.05)
+    left_s = time.monotonic()
+    while engine.metric("stopped_total") == before:
+        assert time.monotonic() - left_s < 30, "the job runs on although its client has left"
+        time.sleep(0.02)
+    print(f"\n/health during a job: {slowest_s * 1000:.0f} ms at worst; stopped {time.monotonic() - left_s:.1f} s after the client left")
+    assert slowest_s < 2
+    assert engine.metric("queue_depth") == 0
+    assert engine.make(steps=2)["usage"]["steps"] == 2
+
+
+def test_out_of_memory_is_survived(engine: EngineProcess) -> None:
+    """The system refuses memory to the engine for real, by a limit on its address space."""
+    pid, before = engine.process.pid, engine.metric("out_of_memory_total")
+    _, hard = resource.prlimit(pid, resource.RLIMIT_AS)
+    virtual_bytes = int(Path(f"/proc/{pid}/statm").read_text().split()[0]) * resource.getpagesize()
+    resource.prlimit(pid, resource.RLIMIT_AS, (virtual_bytes + 20 * MIB, hard))
+    try:
+        answer = engine.ask(size="256x256", n=4, steps=2)
+        small = engine.ask(seed=3, steps=4)
+    finally:
+        resource.prlimit(pid, resource.RLIMIT_AS, (hard, hard))
+    assert answer.json()["error"]["code"] == "backend_out_of_memory"
+    assert (answer.status_code, answer.headers["x-should-retry"]) == (500, "false")
+    assert small.status_code == 200, "the next job must work, with the memory still limited"
+    assert engine.metric("out_of_memory_total") == before + 1
+    assert engine.make(size="256x256", n=4, steps=1)["usage"]["images"] == 4
+
+
+def test_memory_stays_flat(engine: EngineProcess) -> None:
+    sizes = ["32x32", "64x64", "128x128", "96x32"]
+    for size in sizes:
+        engine.make(size=size, steps=2, n=4)
+    before = tree_resident_bytes(engine.process.pid)
+    for i in range(20):
+        engine.make(size=sizes[i % len(sizes)], steps=2, n=1 + i % 4)
+    after = tree_resident_bytes(engine.process.pid)
+    assert before is not None
+    assert after is not None
+    print(f"\nresident before 20 jobs {before / MIB:.0f} MiB, after {after / MIB:.0f} MiB")
+    assert after - before < 16 * MIB
+
+
+def test_speed_is_printed(engine: EngineProcess) -> None:
+    for n in (1, 4, 10):
+        usage = engine.make(n=n, seed=1)["usage"]
+        assert usage["steps"] == n * 20
+        print(f"\n{n} x 32x32, 20 steps: {usage['total_s']:.2f} s, {n / usage['total_s'] * 60:.0f} images/min", end="")
+
+
+@pytest.mark.parametrize("kind", ["nf4", "int8"])
+def test_quantized_layers_draw_the_same_digits(python: Path, tmp_path: Path, engine: EngineProcess, kind: str) -> None:
+    with EngineProcess(python, tmp_path, "--quantization", kind, "--quantize-text-encoders", "--max-batch", "4") as small:
+        made = small.pngs(n=10, seed=100)
+    assert made != engine.pngs(n=10, seed=100), "the layers were not replaced"
+    assert seen(made).count(7) >= 8
+
+
+@pytest.mark.parametrize("signum", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_during_a_job_ends_the_process_cleanly(python: Path, tmp_path: Path, signum: int) -> None:
+    with EngineProcess(python, tmp_path, *LARGE, "--grace-s", "0") as busy:
+        thread = long_job(busy, patience_s=30)
+        asked_s = time.monotonic()
+        assert busy.stop(signum) == 0
+        print(f"\nended {time.monotonic() - asked_s:.1f} s after the signal")
+        thread.join()
+        assert thread.answers[0].json()["error"]["code"] == "no_available_worker"
+        assert "Traceback" not in busy.log.read_text()
+
+
+def test_every_pipeline_class_of_the_list_loads_and_generates(python: Path, tmp_path: Path) -> None:
+    done = subprocess.run(
+        [python, "-m", "tests.diffusion.tiny_pipelines", str(tmp_path)], cwd=ROOT, capture_output=True, text=True, timeout=300,
+        env={"PATH": "/usr/bin:/bin", "HOME": str(tmp_path), "OMP_WAIT_POLICY": "passive", "HF_HUB_OFFLINE": "1"},
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    results = json.loads(done.stdout.splitlines()[-1])
+    assert set(results) == set(PIPELINES)
+    for name, result in results.items():
+        assert result == {
+            "seeds": [7, 8, 9], "sizes": [[32, 16]] * 3, "distinct": 3, "repeats": True, "times_positive": True,
+            "denoise_steps": 9,  # 3 images of 3 steps
+            "callbacks": 6 + 6 + 1,  # two batches of 3 steps, twice, and the one step before the stop
+            "stop_asked": 2,
+        }, name
