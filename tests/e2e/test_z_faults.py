@@ -44,7 +44,7 @@ def test_killing_the_llm_engine(stack: RunningStack, client: OpenAI) -> None:
 
 
 def test_killing_the_image_engine(stack: RunningStack, client: OpenAI) -> None:
-    pid = stack.wait_for(IMAGE, "ready", 60)["status"]["engine_pid"]
+    before = stack.wait_for(IMAGE, "ready", 60)["status"]
     failed: list[openai.APIError] = []
 
     def ask() -> None:
@@ -56,9 +56,13 @@ def test_killing_the_image_engine(stack: RunningStack, client: OpenAI) -> None:
     asking = threading.Thread(target=ask)
     asking.start()
     time.sleep(0.5)
-    os.kill(pid, signal.SIGKILL)
+    os.kill(before["engine_pid"], signal.SIGKILL)
     asking.join(30)
     assert len(failed) == 1
+    until = time.monotonic() + 5
+    while stack.placements[IMAGE]["status"]["restarts"] == before["restarts"]:
+        assert time.monotonic() < until, "the restart is not shown after 5 s"
+        time.sleep(0.1)
     stack.wait_for(IMAGE, "ready", 60)
     assert client.images.generate(model=IMAGE, prompt="seven", extra_body={"steps": 4}).data
 
