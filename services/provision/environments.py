@@ -58,15 +58,18 @@ class Home:
 
 
 def python_of(name: str, home: Home | None = None) -> Path | None:
-    """The python of an environment that is whole and matches its lock file, else None. Reads two small files."""
+    """The python of an environment that is whole and matches its lock file, else None. Reads two small files.
+
+    Raises ProvisionError for a name that is none, or a lock file that can't be read.
+    """
     home = home or Home()
     home.environment(name)
-    python = home.python(name)
+    python, expected = home.python(name), _lock_hash(home.lock_file(name))
     try:
         stamp = json.loads((home.venvs / name / STAMP).read_text(encoding="utf8"))
     except (OSError, ValueError):
         return None
-    whole = isinstance(stamp, dict) and stamp.get("requirements_sha256") == _lock_hash(home.lock_file(name)) and python.exists()
+    whole = isinstance(stamp, dict) and stamp.get("requirements_sha256") == expected and python.exists()
     return python if whole else None
 
 
