@@ -66,7 +66,7 @@ def parse(argv: list[str]) -> Settings:
     add("--quantize-text-encoders", action="store_true", help="the same in the text encoders")
     add("--vae-tiling", action="store_true", help="decode in tiles: less memory, seams may show")
     add("--attention-slicing", action="store_true", help="attention head by head: less memory, slower")
-    add("--threads", type=_number(1, 1024), help="CPU threads (default: OMP_NUM_THREADS, or what suits the model's size)")
+    add("--threads", type=_number(1, 1024), help="CPU threads (default: 1 for a tiny model, else OMP_NUM_THREADS or every core)")
     positive = _number(1, 2**20)
     add("--max-width-px", type=positive, default=512)
     add("--max-height-px", type=positive, default=512)

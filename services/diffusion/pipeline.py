@@ -92,16 +92,18 @@ def _place(pipe: Any, settings: Settings, device: torch.device) -> None:
 def _set_threads(pipe: Any, settings: Settings, device: torch.device) -> None:
     """How many CPU threads to use.
 
-    1. --threads says it.  2. OMP_NUM_THREADS is set, or a GPU does the work -> torch's own choice.
-    3. a small denoiser -> 1.  4. every core that is ours.
+    1. --threads says it.  2. a GPU does the work -> torch's own choice.  3. a small denoiser -> 1.
+    4. OMP_NUM_THREADS, our share of a machine with other engines -> as it says.  5. every core that is ours.
     """
     if settings.threads is not None:  # 1.
         torch.set_num_threads(settings.threads)
-    elif "OMP_NUM_THREADS" in os.environ or device.type != "cpu":  # 2.
+    elif device.type != "cpu":  # 2.
         return
     elif sum(p.numel() for p in _denoiser(pipe).parameters()) < SMALL_DENOISER_PARAMS:  # 3.
         torch.set_num_threads(1)
-    else:  # 4.
+    elif "OMP_NUM_THREADS" in os.environ:  # 4. torch has read it
+        return
+    else:  # 5.
         torch.set_num_threads(len(os.sched_getaffinity(0)))
 
 

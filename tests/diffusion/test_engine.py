@@ -200,13 +200,18 @@ def test_a_signal_during_a_job_ends_the_process_cleanly(python: Path, tmp_path: 
         assert "Traceback" not in busy.log.read_text()
 
 
-def test_every_pipeline_class_of_the_list_loads_and_generates(python: Path, tmp_path: Path) -> None:
+def test_every_pipeline_class_of_the_list_and_every_foreign_error(python: Path, tmp_path: Path) -> None:
     done = subprocess.run(
         [python, "-m", "tests.diffusion.tiny_pipelines", str(tmp_path)], cwd=ROOT, capture_output=True, text=True, timeout=300,
         env={"PATH": "/usr/bin:/bin", "HOME": str(tmp_path), "OMP_WAIT_POLICY": "passive", "HF_HUB_OFFLINE": "1"},
     )
     assert done.returncode == 0, done.stderr[-2000:]
     results = json.loads(done.stdout.splitlines()[-1])
+    assert results.pop("blackened") == {"filtered": [True, True], "distinct": 1}
+    assert results.pop("foreign errors") == {
+        "gpu": "OutOfMemory", "cpu": "OutOfMemory", "python": "OutOfMemory", "cublas": "OutOfMemory", "device": "DeviceLost",
+        "other": "RuntimeError", "nan": "NotFinite", "afterwards": "the same", "cut": "WeightsRefused",
+    }
     assert set(results) == set(PIPELINES)
     for name, result in results.items():
         assert result == {

@@ -7,8 +7,10 @@ from __future__ import annotations
 import contextlib
 import json
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 sys.modules.setdefault("bitsandbytes", None)  # type: ignore[arg-type]
 
@@ -30,7 +32,10 @@ from diffusers import (  # noqa: E402
     StableDiffusionXLPipeline,
     UNet2DConditionModel,
 )
+from diffusers.pipelines.stable_diffusion import StableDiffusionSafetyChecker  # noqa: E402
 from transformers import (  # noqa: E402
+    CLIPConfig,
+    CLIPImageProcessor,
     CLIPTextConfig,
     CLIPTextModel,
     CLIPTextModelWithProjection,
@@ -43,7 +48,7 @@ from transformers import (  # noqa: E402
 from services.diffusion.__main__ import parse  # noqa: E402
 from services.diffusion.contract import ImageJob, JobStopped  # noqa: E402
 from services.diffusion.folder import inspect  # noqa: E402
-from services.diffusion.pipeline import load  # noqa: E402
+from services.diffusion.pipeline import DiffusersPainter, load  # noqa: E402
 
 DIGITS = Path(__file__).parents[2] / "models" / "digits-sd"
 
@@ -129,10 +134,14 @@ def flux(tokenizer: CLIPTokenizer) -> Any:
     )
 
 
+def painter_of(folder: Path) -> DiffusersPainter:
+    settings = parse(f"--weights {folder} --model-id tiny --max-width-px 32 --max-height-px 32 --native-px 32 --max-batch 2".split())
+    return load(settings, inspect(folder))
+
+
 def try_out(folder: Path) -> dict[str, Any]:
     """Load and generate as the engine does: 3 images in batches of 2, the middle one alone, and a job stopped after one step."""
-    settings = parse(f"--weights {folder} --model-id tiny --max-width-px 32 --max-height-px 32 --native-px 32 --max-batch 2".split())
-    painter = load(settings, inspect(folder))
+    painter = painter_of(folder)
     step_s: list[float] = []
     job = ImageJob("a photo of the digit seven", "blurry", 32, 16, 3, 3.0, (7, 8, 9))
     made = painter.generate(job, step_s.append, lambda: False)
@@ -159,6 +168,55 @@ def try_out(folder: Path) -> dict[str, Any]:
     }
 
 
+def blackened(target: Path, tokenizer: CLIPTokenizer) -> dict[str, Any]:
+    """Stable Diffusion as its makers ship it, with a safety checker; this one dislikes everything."""
+    small = {"hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "projection_dim": 16}
+    checker = StableDiffusionSafetyChecker(CLIPConfig(
+        text_config={**small, "vocab_size": 100}, vision_config={**small, "image_size": 32, "patch_size": 16}, projection_dim=16,
+    ))
+    checker.concept_embeds_weights.data.fill_(-10)  # the score that an image may reach before it is blackened
+    pipe = stable_diffusion(tokenizer)
+    StableDiffusionPipeline(
+        **{**pipe.components, "safety_checker": checker, "feature_extractor": CLIPImageProcessor(crop_size=32, size={"shortest_edge": 32})}
+    ).save_pretrained(target, safe_serialization=True)
+    made = painter_of(target).generate(ImageJob("seven", None, 32, 32, 1, 3.0, (1, 2)), lambda _: None, lambda: False)
+    return {"filtered": [p.filtered for p in made.pictures], "distinct": len({p.png for p in made.pictures})}
+
+
+def foreign_errors(folder: Path) -> dict[str, str]:
+    """What becomes of the errors of torch, and of an output that is no number; the job after each must work."""
+    painter = painter_of(folder)
+    job = ImageJob("seven", None, 32, 32, 1, 3.0, (1,))
+    fine = painter.generate(job, lambda _: None, lambda: False).pictures
+    seen = {}
+    for name, error in {
+        "gpu": torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB"),
+        "cpu": RuntimeError("[enforce fail at alloc_cpu.cpp:1] . DefaultCPUAllocator: can't allocate memory: you tried 9 bytes"),
+        "python": MemoryError(),
+        "cublas": RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"),
+        "device": torch.AcceleratorError("CUDA error: an illegal memory access was encountered\nCUDA kernel errors might be ..."),
+        "other": RuntimeError("mat1 and mat2 shapes cannot be multiplied"),
+    }.items():
+        with mock.patch.object(painter._pipe.unet, "forward", side_effect=error):
+            seen[name] = ending(lambda: painter.generate(job, lambda _: None, lambda: False))
+    decode = painter._pipe.vae.decode
+    with mock.patch.object(painter._pipe.vae, "decode", lambda *a, **k: (decode(*a, **k)[0] * float("nan"),)):
+        seen["nan"] = ending(lambda: painter.generate(job, lambda _: None, lambda: False))
+    seen["afterwards"] = "the same" if painter.generate(job, lambda _: None, lambda: False).pictures == fine else "something else"
+    weights = folder / "unet" / "diffusion_pytorch_model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-100])
+    seen["cut"] = ending(lambda: painter_of(folder))
+    return seen
+
+
+def ending(call: Callable[[], object]) -> str:
+    try:
+        call()
+    except Exception as error:  # noqa: BLE001 - which one it is, is the question
+        return type(error).__name__
+    return "none"
+
+
 def main() -> None:
     target = Path(sys.argv[1])
     tokenizer = CLIPTokenizer.from_pretrained(DIGITS / "tokenizer")
@@ -175,6 +233,8 @@ def main() -> None:
     for name, make in makers.items():
         make().save_pretrained(target / name, safe_serialization=True)
         results[name] = try_out(target / name)
+    results["blackened"] = blackened(target / "blackened", tokenizer)
+    results["foreign errors"] = foreign_errors(target / "StableDiffusionPipeline")
     print(json.dumps(results))
 
 
