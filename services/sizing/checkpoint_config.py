@@ -178,9 +178,13 @@ def _recurrent(config: Config, layers: int, name: str) -> RecurrentLayers | None
 
 
 def _mlp_width(config: Config, family: str, name: str) -> int | None:
-    """Granite 4's dense models keep their MLP in what its MoE models call the shared expert."""
+    """Granite 4's dense models keep their MLP in what its MoE models call the shared expert; LFM2 writes the width before SwiGLU's 2/3."""
     dense_hybrid = family == "granitemoehybrid" and not whole(config, "num_experts", name)
-    return whole(config, "shared_expert_intermediate_size" if dense_hybrid else "intermediate_size", name)
+    width = whole(config, "shared_expert_intermediate_size" if dense_hybrid else "intermediate_size", name)
+    if width and config.get("block_auto_adjust_ff_dim") is True:
+        multiple = whole(config, "block_multiple_of", name) or 256
+        return -(-(2 * width // 3) // multiple) * multiple
+    return width
 
 
 def _with_latent(geometry: TextGeometry, config: Config, name: str) -> TextGeometry:

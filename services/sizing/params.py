@@ -57,6 +57,8 @@ class Layout:
     final_norm: bool = True
     pooler: bool = False
     first_norm_missing: bool = False
+    fused: bool = False
+    """One matrix for queries, keys and values, and one for gate and up: quantizers treat it as one tensor."""
     gemma4: bool = False
     """One scale per layer, scales in the router, and a plain MLP beside the experts."""
 
@@ -70,6 +72,7 @@ LAYOUTS: dict[str, Layout] = {
     "Qwen2MoeForCausalLM": Layout(qkv_bias=True, shared_expert_gate=True),
     "Qwen2VLForConditionalGeneration": Layout(qkv_bias=True),
     "Qwen2_5_VLForConditionalGeneration": Layout(qkv_bias=True),
+    "Phi3ForCausalLM": Layout(fused=True),
     "Olmo2ForCausalLM": Layout(qk_norm="full"),
     "Olmo3ForCausalLM": Layout(qk_norm="full"),
     "OlmoeForCausalLM": Layout(qk_norm="full"),
@@ -200,7 +203,8 @@ def _attention(g: TextGeometry, layout: Layout, kind: str) -> _Part:
     query_rows = queries * (2 if layout.query_gate else 1)
     biased = g.attention_bias if layout.qkv_bias is None else layout.qkv_bias
     shared = full and g.full_attention_shares_kv
-    for name, rows in (("attn_q", query_rows), ("attn_k", keys), ("attn_v", keys))[: 2 if shared else 3]:
+    parts = (("attn_q", query_rows), ("attn_k", keys), ("attn_v", keys))[: 2 if shared else 3]
+    for name, rows in (("attn_qkv", query_rows + 2 * keys),) if layout.fused else parts:
         yield name, "linear", (rows, g.hidden_size)
         if biased:
             yield f"{name}.bias", "bias", (rows,)
@@ -281,9 +285,11 @@ def _matrices(g: TextGeometry, suffix: str, width: int, biased: bool, experts: i
     """Two matrices (up, down) or three (gate, up, down)."""
     stack = (experts,) if experts else ()
     role: Role = "expert" if experts else "linear"
-    names = ("ffn_up", "ffn_down") if g.mlp_matrices == 2 else ("ffn_gate", "ffn_up", "ffn_down")
+    fused = layout_of(g.architecture).fused
+    names = ("ffn_up", "ffn_down") if g.mlp_matrices == 2 or fused else ("ffn_gate", "ffn_up", "ffn_down")
+    up_rows = 2 * width if fused else width
     for name in names:
-        rows, columns = (g.hidden_size, width) if name == "ffn_down" else (width, g.hidden_size)
+        rows, columns = (g.hidden_size, width) if name == "ffn_down" else (up_rows, g.hidden_size)
         yield f"{name}{suffix}", role, (*stack, rows, columns)
         if biased:
             yield f"{name}{suffix}.bias", "bias", (*stack, rows)
