@@ -14,8 +14,10 @@ from services.gateway.logs import log_event
 from services.gateway.upstream import ConnectFailed, UpstreamError
 from services.wire.worker import WorkerState
 
-WORKER_TIMEOUT_S = 2.0
+# A worker that falls silent is unreachable within 5 s: 1 s since it last answered, then 1.2 + 1 + 1.2 s.
+WORKER_TIMEOUT_S = 1.2
 WORKER_STRIKES = 2
+LOADING_STRIKES = 20  # loading a model can take every core of a small host
 # An engine that is busy answers /health late: a 2 s probe made 8 false restarts a day elsewhere, so probes are patient.
 PROBE_TIMEOUT_S = 10.0
 PROBE_STRIKES = 3
@@ -92,13 +94,15 @@ class Fleet:
             self._worker_said(backend, said)
 
     def _worker_silent(self, backend: Backend, error: Exception) -> None:
-        """1. Never seen: it is still coming up. 2. Tokens moved just now: it is busy. 3. Gone, or silent twice: unreachable."""
+        """1. Never seen: it is still coming up. 2. Nobody listens: gone. 3. Tokens moved just now, or not silent for long: busy, as it was.
+        4. Silent for long: unreachable."""
         backend.strikes += 1
+        allowed = WORKER_STRIKES if backend.state is WorkerState.READY else LOADING_STRIKES
         if not backend.seen:  # 1
             self.mark(backend, WorkerState.STARTING, "its worker is not up yet")
-        elif isinstance(error, ConnectFailed) and error.refused:  # 3
+        elif isinstance(error, ConnectFailed) and error.refused:  # 2
             self.mark(backend, WorkerState.UNREACHABLE, "its worker is gone: nobody listens at its port")
-        elif time.monotonic() - backend.heard_s > HEARD_S and backend.strikes >= WORKER_STRIKES:  # 2, 3
+        elif time.monotonic() - backend.heard_s > HEARD_S and backend.strikes >= allowed:  # 3, 4
             self.mark(backend, WorkerState.UNREACHABLE, "its worker does not answer")
 
     def _worker_said(self, backend: Backend, said: dict[str, Any]) -> None:

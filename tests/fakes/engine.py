@@ -13,8 +13,9 @@ It prints one line `fake engine ready on http://127.0.0.1:PORT` when it listens.
     GET  /fake/state      {"running", "served", "aborted", "chunks", "model_connections", "seen": [{"path", "headers", "body"}]}
 
 Faults of a request: die_mid_stream (TCP reset after `after_tokens`), die_before_first, hang, stall (after `after_tokens`),
-eof_without_done, done_only, role_only, error_event, bad_chunk, half_utf8, split_chunks, big_chunk, error_400, error_429, error_500,
-error_503, exit (the whole process). Faults of side routes: slow_health, health_503, slow_tokenize. `loading`: 503 everywhere, as llama.cpp does.
+eof_without_done, done_only, role_only, error_event, bad_chunk, half_utf8, split_chunks, big_chunk (one of 10 MB),
+fat_chunks (each 64 KiB), error_400, error_429, error_500, error_503, out_of_memory, not_a_png, exit (the whole process).
+Faults of side routes: slow_health, health_503, slow_tokenize. `loading`: 503 everywhere, as llama.cpp does.
 """
 
 from __future__ import annotations
@@ -112,7 +113,8 @@ class FakeEngine:
             card = {"id": settings.model, "object": "model", "created": 0, "owned_by": "fake", "max_model_len": settings.context}
             return await reply.send(200, {"object": "list", "data": [card]})
         if request.path == "/status" and settings.placement:
-            return await reply.send(200, answers.worker_status(settings.placement, settings.model, settings.card, settings.worker_state))
+            status = answers.worker_status(settings.placement, settings.model, settings.card, settings.worker_state)
+            return await reply.send(200, status)
         if request.path == "/metrics":
             text = answers.metrics(settings.model, self.running, self.prompt_tokens, self.output_tokens)
             return await reply.send(200, text.encode(), "text/plain; version=0.0.4")
@@ -151,6 +153,10 @@ class FakeEngine:
             await asyncio.sleep(3600)
         if fault == "exit":
             os._exit(9)
+        if fault == "out_of_memory":
+            await reply.send(500, answers.error(self.settings.flavour, 500, "CUDA out of memory. Tried to allocate 1.00 GiB."))
+        if fault == "not_a_png":
+            await reply.send(200, {"created": 1, "data": [{"b64_json": "aGVsbG8="}]})
         if fault.startswith("error_") and fault != "error_event":
             status = int(fault.removeprefix("error_"))
             await reply.send(status, answers.error(self.settings.flavour, status, f"fake failure {status}"))
@@ -190,7 +196,7 @@ class FakeEngine:
                 await self.mid_stream(fault, shape, reply)
                 if fault in {"eof_without_done", "error_event"}:
                     return await reply.end()
-            event = shape.event(i)
+            event = shape.event(i, "x" * 65536 if fault == "fat_chunks" else None)
             if fault == "split_chunks":
                 for piece in (event[:7], event[7:-1], event[-1:]):
                     await reply.chunk(piece)
@@ -229,7 +235,8 @@ class FakeEngine:
             self.fault, self.settings, self.seen = Fault(), self.first_settings, []
             self.served = self.aborted = self.chunks = 0
             self.model_connections.clear()
-        state: dict[str, Any] = {k: getattr(self, k) for k in ("running", "served", "aborted", "chunks", "seen", "prompt_tokens", "output_tokens")}
+        counters = ("running", "served", "aborted", "chunks", "seen", "prompt_tokens", "output_tokens")
+        state: dict[str, Any] = {name: getattr(self, name) for name in counters}
         await reply.send(200, state | {"model_connections": len(self.model_connections)})
 
 

@@ -10,10 +10,10 @@ Use it in a room's tests by importing the fixture in that room's conftest.py:
 
 from __future__ import annotations
 
+import http.client
 import json
 import subprocess
 import sys
-import urllib.request
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,36 +26,47 @@ PROJECT = Path(__file__).parents[2]
 
 @dataclass
 class FakeEngineProcess:
+    """`dirty`: told to do something else than it did at its start, so `reset` before others use it."""
+
     process: subprocess.Popen[str]
     url: str
+    dirty: bool = False
+
+    def __post_init__(self) -> None:
+        self._connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=5)
 
     @property
     def port(self) -> int:
         return int(self.url.rpartition(":")[2])
 
     def call(self, method: str, path: str, body: Any = None) -> Any:
-        data = None if body is None else json.dumps(body).encode()
-        with urllib.request.urlopen(urllib.request.Request(self.url + path, data, method=method), timeout=5) as answer:
-            return json.load(answer)
+        """One exchange on a connection that is kept: tests ask often."""
+        self._connection.request(method, path, None if body is None else json.dumps(body))
+        return json.load(self._connection.getresponse())
 
     def fault(self, mode: str, **more: Any) -> None:
+        self.dirty = True
         self.call("POST", "/fake/fault", {"mode": mode, **more})
 
     def set(self, **settings: Any) -> None:
+        self.dirty = True
         self.call("POST", "/fake/settings", settings)
 
     def reset(self) -> None:
         self.call("POST", "/fake/reset", {})
+        self.dirty = False
 
     def state(self) -> dict[str, Any]:
         state: dict[str, Any] = self.call("GET", "/fake/state")
         return state
 
     def kill(self) -> None:
+        self._connection.close()
         self.process.kill()
         self.process.wait()
 
     def stop(self) -> None:
+        self._connection.close()
         self.process.terminate()
         try:
             self.process.wait(5)

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TypeVar
 
 import pytest
 
@@ -9,7 +10,7 @@ from tests.fakes import process
 from tests.fakes.process import FakeEngineProcess, fake_engine  # noqa: F401
 from tests.gateway.rig import GatewayProcess, Rig, start_gateway, start_rig, until
 
-SHORT = ("--deadline-first-byte-s", "0.6", "--deadline-inter-token-s", "0.6", "--deadline-queue-s", "1.5", "--limit-queue", "2",
+SHORT = ("--deadline-first-byte-s", "0.5", "--deadline-inter-token-s", "0.5", "--deadline-queue-s", "0.8", "--limit-queue", "2",
          "--limit-backend-slots", "3")
 
 
@@ -24,13 +25,22 @@ def _rig(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Rig]:
 @pytest.fixture
 def rig(_rig: Rig) -> Iterator[Rig]:
     """A gateway over a plan, as new; afterwards every seat must be free."""
-    for engine in _rig.engines.values():
+    yield from as_new(_rig, _rig.gateway, list(_rig.engines.values()))
+
+
+T = TypeVar("T")
+
+
+def as_new(stack: T, gateway: GatewayProcess, engines: list[FakeEngineProcess]) -> Iterator[T]:
+    for engine in engines:
         engine.reset()
-    _rig.gateway.wait_ready()
-    yield _rig
-    for engine in _rig.engines.values():
+    yield stack
+    dirty = [engine for engine in engines if engine.dirty]
+    for engine in dirty:
         engine.reset()
-    until(lambda: _rig.gateway.seats() == 0, "all seats back to 0")
+    until(lambda: gateway.seats() == 0, "all seats back to 0")
+    if dirty:
+        gateway.wait_ready()
 
 
 class Loose:
@@ -59,15 +69,11 @@ def _loose(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Loose]:
 @pytest.fixture
 def loose(_loose: Loose) -> Iterator[Loose]:
     """A gateway over `--backend`s, as new; afterwards every seat must be free."""
-    for engine in _loose.engines:
-        engine.reset()
-    _loose.gateway.wait_ready()
-    yield _loose
-    for engine in _loose.engines:
-        engine.reset()
-    until(lambda: _loose.gateway.seats() == 0, "all seats back to 0")
+    yield from as_new(_loose, _loose.gateway, _loose.engines)
 
 
 @pytest.fixture
-def gateway(loose: Loose) -> GatewayProcess:
-    return loose.gateway
+def gateway(_loose: Loose) -> Iterator[GatewayProcess]:
+    """The same gateway, for tests that leave its engines alone."""
+    yield _loose.gateway
+    until(lambda: _loose.gateway.seats() == 0, "all seats back to 0")

@@ -77,8 +77,8 @@ class GatewayProcess:
 
     def seats(self) -> int:
         """Taken seats and waiting requests."""
-        waiting = sum(model["waiting"] for model in self.http.get("/v1/throughput").json()["models"])
-        return sum(backend["in_flight"] for backend in self.backends().values()) + waiting
+        now = self.http.get("/v1/throughput?window=10s").json()
+        return int(now["totals"]["running"] + sum(model["waiting"] for model in now["models"]))
 
     def wait_ready(self, *ids: str) -> None:
         def ready() -> bool:
@@ -88,9 +88,10 @@ class GatewayProcess:
         until(ready, f"{ids} ready", 10)
 
     def last_request(self) -> dict[str, Any]:
+        """The newest request line of the log; {} before the first."""
         lines = [json.loads(line) for line in self.log.read_text().splitlines() if line.startswith("{")]
-        found: dict[str, Any] = [line for line in lines if line["event"] == "request"][-1]
-        return found
+        found: list[dict[str, Any]] = [line for line in lines if line["event"] == "request"]
+        return found[-1] if found else {}
 
     def stop(self) -> int:
         self._http.close()
@@ -104,6 +105,11 @@ class GatewayProcess:
         if self.process.stdout:
             self.process.stdout.close()
         return code
+
+
+def resident_kib(gateway: GatewayProcess) -> int:
+    with open(f"/proc/{gateway.process.pid}/status") as status:
+        return next(int(line.split()[1]) for line in status if line.startswith("VmRSS"))
 
 
 def start_gateway(folder: Path, *arguments: str) -> GatewayProcess:
@@ -120,7 +126,8 @@ def start_gateway(folder: Path, *arguments: str) -> GatewayProcess:
 def placement(ident: str, card: Card, model: str, workload: Workload, engine: Engine, variant: str | None = None) -> Placement:
     catalogue = load_catalogue()
     report = fit(card, catalogue.get(model), HOST, workload=workload, engine=engine, variant_id=variant)
-    assert report.choice is not None and report.variant_id is not None, report.reason
+    assert report.choice is not None, report.reason
+    assert report.variant_id is not None
     return Placement(ident, card.id, model, report.variant_id, report.choice, workload, report)
 
 

@@ -12,7 +12,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from tests.gateway.conftest import Loose
-from tests.gateway.rig import CHAT, MESSAGES, GatewayProcess, chat
+from tests.gateway.rig import CHAT, MESSAGES, GatewayProcess, chat, resident_kib
 
 TEXT = ("/v1/chat/completions", "/v1/completions", "/v1/images/generations", "/v1/fit")
 GOOD = b'{"model":"solo","messages":[{"role":"user","content":"x"}],"max_tokens":1}'
@@ -22,7 +22,8 @@ GOOD = b'{"model":"solo","messages":[{"role":"user","content":"x"}],"max_tokens"
 @pytest.mark.parametrize("body", [
     b"", b" ", b"{", b"[]", b"null", b"5", b'"x"', b"not json", b"\xff\xfe", b'{"model":"\xff"}', b'{"model":"\\ud800"}', b"[" * 100_000,
     b'{"a":' * 100_000, b"1" * 5000, b"{}", b'{"model":null}', b'{"model":5}', b'{"model":""}', b'{"model":["solo"]}', b"\x00" * 100,
-    b'{"model":"' + b"x" * 10_000 + b'"}', json.dumps({str(i): i for i in range(20_000)}).encode(), b'{"model":"a\\u0000b\\u202e"}',
+    b'{"model":"' + b"x" * 10_000 + b'"}', json.dumps({str(i): i for i in range(20_000)}).encode(),
+    b'{"model":"a\\u0000b\\u202e","prompt":[],"messages":[],"context_tokens":0}',
 ])
 def test_broken_bodies(gateway: GatewayProcess, path, body):
     start = time.monotonic()
@@ -46,7 +47,8 @@ def test_numbers_that_are_none(loose: Loose, field):
 
 @pytest.mark.parametrize(("field", "value"), [
     ("temperature", -1), ("temperature", 2.1), ("top_p", 2), ("top_p", 0), ("n", 0), ("n", 128), ("max_tokens", 0), ("max_tokens", -1),
-    ("max_tokens", 10**9), ("top_logprobs", 10**6), ("top_logprobs", -1), ("logprobs", 5), ("stop", ["x"] * 1000), ("stop", [5]), ("stop", {}),
+    ("max_tokens", 10**9), ("top_logprobs", 10**6), ("top_logprobs", -1), ("logprobs", 5), ("stop", ["x"] * 1000), ("stop", [5]),
+    ("stop", {}),
     ("stop", "x" * 5000), ("logit_bias", {"x": 1}), ("logit_bias", {"1": 1000}), ("logit_bias", []), ("logit_bias", {"-1": 1}),
     ("stream", "yes"), ("stream", 1), ("stream_options", {"include_usage": True}), ("tools", {}), ("tool_choice", "always"),
     ("tool_choice", 5), ("response_format", "json"), ("response_format", {"x": {"enum": ["a"] * 5000}}), ("guided_regex", "a" * 5000),
@@ -62,7 +64,8 @@ def test_values_out_of_range(loose: Loose, field, value):
 
 @pytest.mark.parametrize("field", [
     "api_base", "base_url", "api_key", "lora_path", "lora_request", "prompt_embeds", "chat_template", "kv_transfer_params",
-    "mm_processor_kwargs", "media_io_kwargs", "vllm_xargs", "logits_processors", "model_path", "webhook", "callback_url", "trust_remote_code",
+    "mm_processor_kwargs", "media_io_kwargs", "vllm_xargs", "logits_processors", "model_path", "webhook", "callback_url",
+    "trust_remote_code",
     "functions", "extra_headers", "cache_dir", "adapter_path", "id_slot", "api_version",
 ])
 def test_dangerous_fields_are_refused(loose: Loose, field):
@@ -73,7 +76,8 @@ def test_dangerous_fields_are_refused(loose: Loose, field):
 
 
 def test_unknown_fields_are_left_out_and_named(loose: Loose):
-    body = {**json.loads(GOOD), "metadata": {"a": "b"}, "verbosity": "low", "évil\r\nx: y": 1, "cache_salt": "s", "priority": 5, "request_id": "r"}
+    body = {**json.loads(GOOD), "metadata": {"a": "b"}, "verbosity": "low", "évil\r\nx: y": 1, "cache_salt": "s", "priority": 5,
+        "request_id": "r"}
     answer = loose.gateway.post(CHAT, body)
     assert answer.status_code == 200
     assert answer.headers["x-rigserve-dropped-fields"] == "metadata, verbosity, ?vil??x??y, cache_salt, priority, request_id"
@@ -87,7 +91,8 @@ def test_known_fields_pass_untouched(loose: Loose):
         tools=tools, tool_choice={"type": "function", "function": {"name": "f"}}, response_format=schema, logprobs=True, top_logprobs=5,
         stop=["\n"], seed=-3, min_p=0.1, top_k=-1, repetition_penalty=1.1, ignore_eos=True, min_tokens=1, max_tokens=4, temperature=0,
         structured_outputs={"regex": "[0-9]+"}, chat_template_kwargs={"enable_thinking": False}, logit_bias={"5": -100}, user="u",
-        parallel_tool_calls=False, stop_token_ids=[1, 2], n=2, stream=True, stream_options={"include_usage": True}, skip_special_tokens=False,
+        parallel_tool_calls=False, stop_token_ids=[1, 2], n=2, stream=True, stream_options={"include_usage": True},
+        skip_special_tokens=False,
     )
     assert loose.gateway.post(CHAT, body).status_code == 200
     assert loose.solo.state()["seen"][0]["body"] == body
@@ -129,7 +134,8 @@ def test_deep_nesting_in_a_field(gateway: GatewayProcess):
     assert gateway.error(CHAT, body, 400)["param"] == "response_format"
 
 
-@pytest.mark.parametrize("path", ["/", "/v1", "/v1/", "/v1/chat", "/v1/chat/completions/", "//v1/chat/completions", "/v1/embeddings", "/tokenize",
+@pytest.mark.parametrize("path", ["/", "/v1", "/v1/", "/v1/chat", "/v1/chat/completions/", "//v1/chat/completions", "/v1/embeddings",
+"/tokenize",
                                   "/invocations", "/pause", "/slots", "/docs", "/openapi.json", "/v1/images/files/../../etc/passwd",
                                   "/v1/images/files/x.png", "/status", "/restart", "/v1/%2e%2e/metrics"])
 def test_unknown_routes(gateway: GatewayProcess, path):
@@ -139,7 +145,8 @@ def test_unknown_routes(gateway: GatewayProcess, path):
         assert answer.json()["error"]["code"] in ("route_not_found", "method_not_allowed")
 
 
-@pytest.mark.parametrize(("method", "path"), [("GET", CHAT), ("PUT", CHAT), ("DELETE", "/v1/models"), ("POST", "/v1/cards"), ("GET", "/v1/fit"),
+@pytest.mark.parametrize(("method", "path"), [("GET", CHAT), ("PUT", CHAT), ("DELETE", "/v1/models"), ("POST", "/v1/cards"),
+("GET", "/v1/fit"),
                                               ("OPTIONS", CHAT), ("BREW", "/v1/models"), ("PATCH", "/healthz")])
 def test_wrong_methods(gateway: GatewayProcess, method, path):
     answer = gateway.http.request(method, path)
@@ -162,11 +169,6 @@ def test_50_mb(gateway: GatewayProcess):
     assert time.monotonic() - start < 5
     assert resident_kib(gateway) - before < 40_000, "12 MiB may be read before it is known"
     assert gateway.http.get("/healthz").status_code == 200
-
-
-def resident_kib(gateway: GatewayProcess) -> int:
-    with open(f"/proc/{gateway.process.pid}/status") as status:
-        return next(int(line.split()[1]) for line in status if line.startswith("VmRSS"))
 
 
 @pytest.mark.parametrize("raw", [
@@ -206,7 +208,8 @@ def test_request_id(gateway: GatewayProcess):
 
 def test_a_prompt_is_never_in_the_log(loose: Loose):
     canary = "canary-9f3b"
-    loose.gateway.post(CHAT, chat(messages=[{"role": "user", "content": canary}], max_tokens=1), headers={"authorization": f"Bearer {canary}"})
+    loose.gateway.post(CHAT, chat(messages=[{"role": "user", "content": canary}], max_tokens=1),
+        headers={"authorization": f"Bearer {canary}"})
     loose.gateway.post(CHAT, chat(canary))
     loose.gateway.post(CHAT, {"model": "solo", "messages": canary})
     loose.gateway.post(CHAT, b'{"model":"solo","messages":"' + canary.encode())
@@ -219,7 +222,8 @@ def test_a_prompt_is_never_in_the_log(loose: Loose):
 
 JSON = st.recursive(st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=8),
                     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=8), inner, max_size=3), max_leaves=6)
-NAMES = st.sampled_from([*FIELDS, "messages", "model", "stream", "stop", "tools", "tool_choice", "response_format", "logit_bias", "stream_options",
+NAMES = st.sampled_from([*FIELDS, "messages", "model", "stream", "stop", "tools", "tool_choice", "response_format", "logit_bias",
+"stream_options",
                          "chat_template_kwargs", "structured_outputs", "user", "prompt", "documents"]) | st.text(max_size=12)
 
 

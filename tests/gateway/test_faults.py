@@ -41,7 +41,7 @@ def words(events):
 
 
 @pytest.mark.parametrize(("fault", "told"), [
-    ("die_mid_stream", "broke off"), ("close_mid_stream", "broke off"), ("stall", "no token for 0.6 s"),
+    ("die_mid_stream", "broke off"), ("close_mid_stream", "broke off"), ("stall", "no token for 0.5 s"),
     ("eof_without_done", "ended its answer before it was whole"), ("error_event", "EngineCore died"), ("bad_chunk", "not JSON"),
     ("half_utf8", "not JSON"),
 ])
@@ -109,13 +109,13 @@ def test_hang_without_another_backend_is_504(loose: Loose):
     loose.solo.fault("hang")
     error = loose.gateway.error(CHAT, chat(stream=True), 504)
     assert error["code"] == "timeout"
-    assert "no first token within 0.6 s" in error["message"]
+    assert "no first token within 0.5 s" in error["message"]
     until(lambda: loose.solo.state()["aborted"] == 1, "the engine's connection is closed")
 
 
 def test_chunks_that_are_cut_anywhere_are_whole_events_again(loose: Loose):
     loose.solo.fault("split_chunks")
-    answer, events, whole = stream(loose.gateway)
+    _, events, whole = stream(loose.gateway)
     assert whole
     assert words(events) == ["w0", *(f" w{i}" for i in range(1, 8))]
     assert events[-1] == "[DONE]"
@@ -134,14 +134,14 @@ def test_whole_answer_that_is_cut(loose: Loose):
 
 
 def test_a_slow_stream_that_moves_is_left_alone(loose: Loose):
-    loose.solo.set(itl_s=0.4)
-    _, events, whole = stream(loose.gateway, max_tokens=4)
+    loose.solo.set(itl_s=0.3)
+    _, events, whole = stream(loose.gateway, max_tokens=3)
     assert whole
-    assert len(words(events)) == 4
+    assert len(words(events)) == 3
 
 
 def test_a_slow_health_route_ejects_nobody(loose: Loose):
-    loose.solo.fault("slow_health", delay_s=2)
+    loose.solo.fault("slow_health", delay_s=0.9)
     time.sleep(0.7)
     assert loose.gateway.backends()["backend-0"]["state"] == "ready"
     assert loose.gateway.post(CHAT, chat(max_tokens=1)).status_code == 200
@@ -157,17 +157,17 @@ def test_health_503_ejects_until_it_is_well_again(loose: Loose):
 
 def test_full_queue(loose: Loose):
     """3 slots and a queue of 2: the sixth is refused at once, with Retry-After."""
-    loose.solo.set(ttft_s=0.3, itl_s=0.02)
+    loose.solo.set(ttft_s=0.2, itl_s=0.01)
     answers = at_once(8, lambda: loose.gateway.post(CHAT, chat(max_tokens=10)))
     assert sorted(a.status_code for a in answers) == [200] * 5 + [429] * 3
     refused = next(a for a in answers if a.status_code == 429)
     assert refused.json()["error"]["code"] == "queue_full"
     assert 1 <= int(refused.headers["retry-after"]) <= 30
-    assert max(float(a.headers["x-rigserve-queue-ms"]) for a in answers if a.status_code == 200) > 200
+    assert max(float(a.headers["x-rigserve-queue-ms"]) for a in answers if a.status_code == 200) > 100
 
 
 def test_queue_deadline(loose: Loose):
-    loose.solo.set(itl_s=0.05)
+    loose.solo.set(itl_s=0.03)
     answers = at_once(4, lambda: loose.gateway.post(CHAT, chat(max_tokens=40, stream=True)))
     assert sorted(a.status_code for a in answers) == [200, 200, 200, 504]
     assert next(a for a in answers if a.status_code == 504).json()["error"]["code"] == "timeout"

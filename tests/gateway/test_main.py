@@ -30,7 +30,7 @@ def plan(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.mark.parametrize(("text", "said"), [
     ("", "can't be read"), ("[]", "can't be read"), ('{"endpoints": []}', "no endpoint for llm-vllm"),
     ('{"endpoints": [{"placement_id": "llm-vllm"}, {"placement_id": "llm-llamacpp"}, {"placement_id": "digits"}]}', "no usable engine_url"),
-    ('{"endpoints": [{"placement_id": "llm-vllm", "token_file": "/nowhere"}, {"placement_id": "llm-llamacpp"}, {"placement_id": "digits"}]}',
+    ('{"endpoints": [{"placement_id": "llm-vllm", "token_file": "/no"}, {"placement_id": "llm-llamacpp"}, {"placement_id": "digits"}]}',
      "token file of llm-vllm can't be read"),
 ])
 def test_bad_endpoints(plan: Path, tmp_path: Path, text: str, said: str) -> None:
@@ -51,7 +51,8 @@ def test_a_backend_url_that_is_none(url: str) -> None:
         make("--backend", f"m={url}")
 
 
-@pytest.mark.parametrize("argv", [[], ["--plan", "x"], ["--backend", "m"], ["--backend", "=http://h"], ["--backend", "m=h", "--poll-s", "nan"]])
+@pytest.mark.parametrize("argv", [[], ["--plan", "x"], ["--backend", "m"], ["--backend", "=http://h"],
+    ["--backend", "m=h", "--poll-s", "nan"]])
 def test_bad_arguments(argv: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as end:
         parse_arguments(argv)

@@ -98,7 +98,8 @@ def test_refusals_are_not_retried_by_the_sdk(rig):
 def test_error_event_raises(rig):
     rig.engines["llm-vllm"].fault("eof_without_done", times=1)
     words = []
-    with rig.gateway.sdk() as sdk, pytest.raises(openai.APIError, match="before it was whole"):
-        for chunk in sdk.chat.completions.create(model=SMOL, messages=MESSAGES, max_tokens=9, stream=True):
-            words.append(chunk.choices[0].delta.content)
+    with rig.gateway.sdk() as sdk:
+        stream = sdk.chat.completions.create(model=SMOL, messages=MESSAGES, max_tokens=9, stream=True)
+        with pytest.raises(openai.APIError, match="before it was whole"):
+            words.extend(chunk.choices[0].delta.content for chunk in stream)
     assert len([w for w in words if w]) == 3
