@@ -151,7 +151,7 @@ def _install(environment: Environment, home: Home, pinned: list[str], scratch: P
             if again:
                 raise ProvisionError(
                     f"{torch} could not be installed. From pip's configured sources: {failed}. From PyTorch's index "
-                    f"{environment.torch_index}: {again}. Connect this machine to that index, or put the wheel of {torch} in a folder and "
+                    f"{environment.torch_index}: {again}. Connect this machine to it, or put the wheel of {torch} in a folder and "
                     f"name the folder in PIP_FIND_LINKS; then run again. Full output: {log}"
                 )
     index = [f"--index-url={environment.index}"] if environment.index else []

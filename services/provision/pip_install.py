@@ -28,6 +28,8 @@ PACKAGE = re.compile(r"^(?:Collecting|Processing|Requirement already satisfied:)
 WHEEL = re.compile(r"^\s*(?:Downloading|Using cached|Processing) (\S+)(?: \((\d[^)]*B)\))?")
 UNREACHABLE = re.compile(r"Retrying \(Retry\(|connection broken by|Failed to establish a new connection|Read timed out|Could not fetch URL")
 LACKING = re.compile(r"No matching distribution found|Could not find a version that satisfies")
+TROUBLE = re.compile(r"([^:'\"]+)['\")]+: /")  # the innermost cause in urllib3's nested words, before the path that was asked for
+VERSIONS = re.compile(r" ?\(from versions: [^)]*\)")
 CREDENTIALS = re.compile(r"//[^/@\s]+@")
 
 
@@ -48,11 +50,9 @@ class Limits:
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """`lacking`: no source that answered has a pinned version. `reason`: a sentence, empty when it went well."""
+    """`reason`: what went wrong in pip's own words, and whether an index could not be reached; empty when it went well."""
 
     ok: bool
-    lacking: bool = False
-    unreachable: bool = False
     reason: str = ""
 
 
@@ -65,6 +65,7 @@ class _Run:
     latest: str = ""
     unpacking: bool = False
     failed_connections: int = 0
+    trouble: str = ""
 
     def read(self, line: str) -> None:
         line = CREDENTIALS.sub("//***@", line.rstrip())
@@ -78,6 +79,12 @@ class _Run:
             self.unpacking = True
         if UNREACHABLE.search(line):
             self.failed_connections += 1
+            cause = TROUBLE.search(line)
+            self.trouble = cause[1].strip() if cause else line.strip()[:200]
+
+    def reason(self) -> str:
+        said = last_words(self.lines)
+        return f"a package index could not be reached ({self.trouble}); {said}" if self.failed_connections else said
 
 
 def child_environment(scratch: Path | None = None) -> dict[str, str]:
@@ -109,15 +116,13 @@ def pip_install(
             sink.write("\n".join(["$ pip install " + " ".join(arguments), *run.lines, ""]))
     if process.returncode == 0 and not stopped:
         return Outcome(True)
-    text = "\n".join(run.lines)
-    unreachable = run.failed_connections > 0
-    return Outcome(False, bool(LACKING.search(text)), unreachable, stopped or last_words(run.lines))
+    return Outcome(False, stopped or run.reason())
 
 
 def last_words(lines: Sequence[str]) -> str:
     """The lines of pip that tell why: its ERROR lines, else what it said last."""
     said = [line.strip() for line in lines if line.strip() and not line.startswith("[notice]")]
-    errors = [line.removeprefix("ERROR:").strip() for line in said if line.startswith("ERROR:")]
+    errors = [VERSIONS.sub("", line.removeprefix("ERROR:").strip()) for line in said if line.startswith("ERROR:")]
     return " / ".join(dict.fromkeys(errors[-3:] or said[-3:]))[:600] or "pip said nothing"
 
 
@@ -154,8 +159,7 @@ def _follow(process: subprocess.Popen[bytes], run: _Run, limits: Limits, tick: C
                 tick()
                 ticked_s = time.monotonic()
             if run.failed_connections >= limits.failed_connections:
-                last = run.lines[-1].strip()[:300]
-                return f"gave up after {run.failed_connections} failed connections to a package index, the last: {last}"
+                return f"gave up after {run.failed_connections} failed connections to a package index ({run.trouble})"
             if time.monotonic() - heard_s > limits.stall_s:
                 return f"pip did nothing for {limits.stall_s:.0f} s and was stopped; its last words: {last_words(run.lines)}"
 

@@ -24,7 +24,7 @@ from tests.fakes.package_index import PackageIndex, package_index, wheel
 
 LOCK = "# how it was made\ntorch==9.9+cpu\nenginelib==1.0\n"
 PROBE = "import torch, enginelib; assert torch.KIND == 'cpu'"
-HURRIED = Limits(timeout_s=1, retries=0, stall_s=20, failed_connections=4, probe_s=20)
+HURRIED = Limits(timeout_s=1, retries=1, stall_s=20, failed_connections=4, probe_s=20)
 
 
 @pytest.fixture(autouse=True)
@@ -142,7 +142,7 @@ def test_an_index_that_never_answers_costs_bounded_time(
     with socket.create_server(("127.0.0.1", 0)) as silent:  # takes the connection, then says nothing
         home = home_of(tmp_path, f"http://127.0.0.1:{silent.getsockname()[1]}/whl/cpu")
         started = time.monotonic()
-        with pytest.raises(ProvisionError, match=r"From PyTorch's index .*Connect this machine to that index"):
+        with pytest.raises(ProvisionError, match=r"PyTorch's index .*could not be reached \(Read timed out.*Connect this machine to it"):
             ensure("tiny", home=home)
         assert time.monotonic() - started < 30
     assert left_in(home) == {"tiny.lock", "tiny.log"}
@@ -214,9 +214,9 @@ def test_pip_is_stopped_when_nothing_happens(tmp_path: Path, monkeypatch: pytest
 
 
 def test_pip_is_stopped_after_so_many_failed_connections(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    retry = "WARNING: Retrying (Retry(total=1)) after connection broken by"
-    scripted(monkeypatch, pip=f"while true; do echo \"{retry} 'NewConnectionError'\"; sleep 0.1; done")
-    with pytest.raises(ProvisionError, match=r"gave up after \d+ failed connections to a package index"):
+    retry = "WARNING: Retrying (Retry(total=1)) after connection broken by 'NewConnectionError('<C>: [Errno -2] Name not known')': /s/"
+    scripted(monkeypatch, pip=f'while true; do echo "{retry}"; sleep 0.1; done')
+    with pytest.raises(ProvisionError, match=r"gave up after \d+ failed connections .*\(\[Errno -2\] Name not known\)"):
         ensure("tiny", home=home_of(tmp_path))
 
 
@@ -276,7 +276,7 @@ def test_pip_and_probe_see_no_secret_and_no_setting_that_misplaces_packages(tmp_
         assert "PIP_NO_INPUT=1" in text
 
 
-@pytest.mark.parametrize(("given", "flags"), [({}, "--timeout=1 --retries=0"), ({"PIP_DEFAULT_TIMEOUT": "99", "PIP_RETRIES": "7"}, "")])
+@pytest.mark.parametrize(("given", "flags"), [({}, "--timeout=1 --retries=1"), ({"PIP_DEFAULT_TIMEOUT": "99", "PIP_RETRIES": "7"}, "")])
 def test_the_users_own_patience_wins(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, given: dict[str, str], flags: str) -> None:
     scripted(monkeypatch, pip=f'echo "$@" > {tmp_path}/arguments; exit 0')
     for name, value in given.items():
