@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 ENGINE ?=
 PORT ?= 8000
 
-.PHONY: help install serve test test-fast check footprint clean
+.PHONY: help install serve test test-fast check footprint accuracy clean
 help: ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
 
@@ -36,6 +36,12 @@ check: install ## ruff, mypy --strict and the import borders
 
 footprint: install ## measure the memory of every process of a stack, write docs/footprint.md
 	@$(BIN)/python -m tests.e2e.footprint
+
+# Measured runs, one JSON object a line; not part of the repository.
+ACCURACY_RUNS ?= ../shared/facts/fit_truth.jsonl
+accuracy: install ## score the sizing against measured runs (ACCURACY_RUNS=FILE.jsonl), beside two naive estimators
+	@test -r $(ACCURACY_RUNS) || { echo "No measured runs at $(ACCURACY_RUNS); give a file with ACCURACY_RUNS=FILE.jsonl"; exit 1; }
+	@$(BIN)/python -m tests.accuracy.score $(ACCURACY_RUNS) --out docs/accuracy.md
 
 clean: ## remove environments and caches of this checkout (not the weights cache)
 	rm -rf $(VENV) .venvs .mypy_cache .ruff_cache run

@@ -13,11 +13,15 @@ from services.sizing.memory_text import (
     vllm_activation_bytes,
     vllm_kv_bytes,
 )
-from services.sizing.memory_weights import llamacpp_bytes, rotary_cache_bytes, safetensors_bytes
+from services.sizing.memory_weights import allocator_slack_bytes, llamacpp_bytes, rotary_cache_bytes, safetensors_bytes
 from services.sizing.overheads import OVERHEADS, graphs_bytes
+from services.sizing.quant import parse_scheme
 from services.sizing.types import Engine, EngineChoice, HostNeed, ImageWorkload, MemoryBill, ModelSpec, TextWorkload, Variant, Workload
+from services.sizing.units import GIB
 
 VULKAN = "llamacpp-vulkan"
+# One image of the largest size through a vision tower (Qwen2.5-VL-7B in vLLM: 2.71 GiB activation peak measured with one sequence).
+VISION_BYTES = int(2.71 * GIB)
 
 
 def make_bill(model: ModelSpec, variant: Variant, choice: EngineChoice, workload: Workload) -> MemoryBill:
@@ -42,6 +46,8 @@ def _vllm_bill(model: ModelSpec, variant: Variant, choice: EngineChoice, workloa
     dtype_bytes = DTYPE_BYTES[choice.dtype]
     on_cpu = choice.environment == "vllm-cpu"
     weights = safetensors_bytes(model.text, variant, dtype_bytes) + rotary_cache_bytes(model.text, dtype_bytes)
+    if not on_cpu:
+        weights += allocator_slack_bytes(model.text, parse_scheme(variant.quant))
     kv = 0
     if model.kind != "embedding":
         kv = vllm_kv_bytes(
@@ -49,7 +55,8 @@ def _vllm_bill(model: ModelSpec, variant: Variant, choice: EngineChoice, workloa
             block_tokens=VLLM_CPU_BLOCK_TOKENS if on_cpu else VLLM_BLOCK_TOKENS,
         )  # fmt: skip
     graphs = 0 if choice.enforce_eager or on_cpu else graphs_bytes(workload.sequences)
-    return _with_overhead(choice, weights, kv, vllm_activation_bytes(model.text, workload, dtype_bytes), graphs)
+    activation = vllm_activation_bytes(model.text, workload, dtype_bytes) + (VISION_BYTES if model.text.vision_params else 0)
+    return _with_overhead(choice, weights, kv, activation, graphs)
 
 
 def _llamacpp_bill(model: ModelSpec, variant: Variant, choice: EngineChoice, workload: TextWorkload) -> MemoryBill:

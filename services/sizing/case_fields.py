@@ -6,7 +6,9 @@ import math
 import re
 from typing import Any
 
+from services.sizing.cards import visible_bytes
 from services.sizing.case_geometry import CaseError
+from services.sizing.units import GIB
 
 Case = dict[str, Any]
 
@@ -49,7 +51,19 @@ def flag(case: Case, name: str) -> bool:
     return value is True
 
 
+def card_gib(case: Case) -> float | None:
+    """The card's memory as a driver gives it. A nominal figure (source "card name", a whole number) is cut to what is usually left."""
+    total = number(case, "gpu_vram_gib", 0.25, 4096)
+    if total is None or not text(case, "vram_source").startswith("card name") or total != int(total):
+        return total
+    return visible_bytes(int(total * GIB)) / GIB
+
+
 def held_by_others_gib(case: Case) -> float:
-    """What the card's description says other programs hold ("other service holds 4.79GiB"); 0 when it says nothing."""
-    match = re.search(r"holds?\s+(?:about\s+|~)?(\d+(?:\.\d+)?)\s*Gi?B", text(case, "gpu"))
-    return float(match[1]) if match else 0.0
+    """What the card's description says other programs hold ("other service holds 4.79GiB", "compositor 1.2 GB"); a Windows desktop (WSL)
+    without a figure holds about 0.8 GiB; else 0."""
+    described = text(case, "gpu")
+    match = re.search(r"(?:holds?|compositor)\s+(?:about\s+|~)?(\d+(?:\.\d+)?)\s*Gi?B", described)
+    if match:
+        return float(match[1])
+    return 0.8 if re.search(r"\bWSL2?\b|\bWindows\b", described) else 0.0

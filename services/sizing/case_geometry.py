@@ -57,6 +57,36 @@ class CasePipeline:
     vae_upcasts: bool = False
 
 
+@dataclass(frozen=True, slots=True)
+class VisionProfile:
+    """What vLLM's profile run does with a vision tower: patches through it, and what each takes at its widest moment.
+
+    bytes = patches x ((matrices x intermediate + 3 x hidden) x 2 + pixels of a patch in fp32 and 16 bit + what the text model is handed).
+    """
+
+    patches: int
+    tokens_per_image: int
+    hidden: int
+    intermediate: int
+    mlp_matrices: int
+    patch_values: int
+    output_values: int
+    per_sequence: bool
+    rotary: bool = False
+
+    @property
+    def bytes_per_image(self) -> float:
+        mlp = 2.0 * (self.mlp_matrices * self.intermediate + 3 * self.hidden)
+        # Rotary towers turn queries and keys in fp32: residual, norm and qkv in 16 bit (10 bytes) and four fp32 copies (16) for each value.
+        attention = 26.0 * self.hidden if self.rotary else 0.0
+        return self.patches * (max(mlp, attention) + 6.0 * self.patch_values + 2.0 * self.output_values)
+
+    @property
+    def kept_bytes_per_image(self) -> float:
+        """What stays while the text model runs."""
+        return self.patches * 2.0 * self.output_values
+
+
 def plain_name(name: str) -> str:
     """A model's name without owner, packing and tuning. Worked: "unsloth/Meta-Llama-3.1-8B-Instruct-bnb-4bit" -> "llama-3.1-8b"."""
     last = name.lower().split(" (")[0].rsplit("/", 1)[-1].replace("_", "-").replace(" ", "-")
@@ -66,8 +96,22 @@ def plain_name(name: str) -> str:
 
 
 @cache
+def _raw() -> Any:
+    return yaml.safe_load((files("services.sizing") / "geometries.yaml").read_text(encoding="utf8"))
+
+
+def vision_profile(name: str) -> VisionProfile | None:
+    """How the vision tower of a model is profiled; None for text models and towers without figures."""
+    plain = plain_name(name)
+    for row in _raw()["text"]:
+        if "vision" in row and plain in row["names"]:
+            return VisionProfile(**row["vision"])
+    return None
+
+
+@cache
 def _tables() -> tuple[dict[str, TextGeometry], dict[str, CasePipeline]]:
-    raw = yaml.safe_load((files("services.sizing") / "geometries.yaml").read_text(encoding="utf8"))
+    raw = _raw()
     texts: dict[str, TextGeometry] = {}
     for model in load_catalogue().models:
         if model.text is not None:
@@ -92,6 +136,8 @@ def text_geometry(name: str, arch: Any) -> TextGeometry:
     if not isinstance(arch, dict):
         raise CaseError('"arch" must be an object with config.json values.')
     geometry = _of_arch(plain_name(name), arch)
+    if known is not None and known.num_experts and not geometry.num_experts:
+        return known  # an `arch` that leaves the experts out is not the whole model
     # Vision towers are not in `arch`; the name tells of them.
     return replace(geometry, vision_params=known.vision_params) if known is not None else geometry
 

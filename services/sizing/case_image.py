@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
-from services.sizing.case_fields import Case, held_by_others_gib, number, text, whole
+from services.sizing.case_fields import Case, card_gib, held_by_others_gib, text, whole
 from services.sizing.case_geometry import CaseError, CasePipeline, image_pipeline
 from services.sizing.gguf_mix import BITS
 from services.sizing.memory_image import DENOISE_BYTES_PER_MEGAPIXEL, ENCODE_BYTES, MEGAPIXEL, decode_area_bytes
@@ -21,6 +21,8 @@ _METHODS: tuple[tuple[str, float], ...] = (
     (r"int8|fp8|float8|8-?bit", 1.0),
 )  # fmt: skip
 _GGUF = re.compile(r"\b(i?q\d_(?:k|\d|nl|xs))(?:_[sml])?\b")
+# The reference scripts (txt2img.py of Stable Diffusion 1 and 2) make three samples at once unless told otherwise.
+_REFERENCE_SAMPLES = 3
 # T5-XXL: its embedding is never quantized, and bitsandbytes leaves `wo` (24 x 4096 x 10240) in fp32, torchao in 16 bit.
 _T5_EMBEDDING, _T5_WO = 32128 * 4096, 24 * 4096 * 10240
 # stable-diffusion.cpp's VAE buffer: 2560 bytes a pixel with direct convolution, 7680 without, 176 MiB tiled (all logged).
@@ -67,8 +69,10 @@ def _job(case: Case) -> _Job:
         raise CaseError(f'"resolution" is "{resolution[:40]}"; write it like 1024x1024.')
     width, height = (int(match[1]), int(match[2])) if match else (0, 0)
     fp32 = bool(re.search(r"\bfp?32\b|full precision|--precision full", words))
-    batch = whole(case, "batch_size", 1, 4096) or 1
     engine, offload = text(case, "engine").lower(), text(case, "offload", "none").lower()
+    batch = whole(case, "batch_size", 1, 4096) or 1
+    if "reference" in engine and batch == 1:
+        batch = _REFERENCE_SAMPLES
     return _Job(width * height / MEGAPIXEL, batch, 4.0 if fp32 else 2.0, words, engine, offload)
 
 
@@ -127,22 +131,22 @@ def _peak_bytes(pipeline: CasePipeline, sizes: dict[str, float], job: _Job) -> f
     denoise = DENOISE_BYTES_PER_MEGAPIXEL * job.megapixels * job.batch * (2 if pipeline.uses_cfg else 1) * job.dtype_bytes / 2
     if "reference" in job.engine or "no xformers" in job.words:
         denoise += _naive_attention_bytes(job)
-    denoiser = max((sizes.get(name, 0.0) for name in _DENOISERS), default=0.0)
-    encoders = [size for name, size in sizes.items() if name in _ENCODERS]
     vae = sizes.get("vae", 0.0)
     if "sequential" in job.offload or "lowvram" in job.offload:
         return vae + max(decode, denoise)
     if "model" in job.offload or "medvram" in job.offload:
-        pinned = _pinned_bytes(sizes, job)
-        return max(denoiser + denoise, pinned + max(encoders, default=0.0) + ENCODE_BYTES, pinned + vae + decode, pinned)
+        stays = _pinned(sizes, job)
+        pinned = sum(sizes[name] for name in stays)
+        movable = [size for name, size in sizes.items() if name in _ENCODERS and name not in stays]
+        denoising = pinned + denoise + sum(sizes.get(name, 0.0) for name in _DENOISERS if name not in stays)
+        return max(denoising, pinned + max(movable, default=0.0) + ENCODE_BYTES, pinned + vae + decode)
     return sum(sizes.values()) + max(decode, denoise)
 
 
-def _pinned_bytes(sizes: dict[str, float], job: _Job) -> float:
+def _pinned(sizes: dict[str, float], job: _Job) -> set[str]:
     """bitsandbytes modules are not moved by offload: they stay on the card."""
-    if not re.search(r"bnb|bitsandbytes", job.words):
-        return 0.0
-    return sum(size for name, size in sizes.items() if name in _targets(job.words))
+    quantized = _targets(job.words) if re.search(r"bnb|bitsandbytes", job.words) else set()
+    return quantized & set(sizes)
 
 
 def _naive_attention_bytes(job: _Job) -> float:
@@ -159,7 +163,7 @@ def _sdcpp_decode_bytes(job: _Job) -> float:
 
 
 def _verdict(case: Case, peak_gib: float) -> str | None:
-    total_gib = number(case, "gpu_vram_gib", 0.25, 4096)
+    total_gib = card_gib(case)
     if total_gib is None:
         return None
     spare = total_gib - held_by_others_gib(case) - CUDA_CONTEXT_GIB - peak_gib

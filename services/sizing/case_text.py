@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 
-from services.sizing.case_fields import Case, held_by_others_gib, number, text, whole
+from services.sizing.case_fields import Case, card_gib, held_by_others_gib, text, whole
 from services.sizing.memory_text import kv_element_bytes, llamacpp_compute_bytes, llamacpp_kv_bytes, step_bytes, vllm_kv_bytes
 from services.sizing.memory_weights import gguf_parts, scheme_bytes
 from services.sizing.quant import parse_scheme
@@ -23,13 +24,24 @@ def llamacpp_case(case: Case, geometry: TextGeometry) -> dict[str, object]:
     weights = total if geometry.tie_word_embeddings or unified else total - table
     length = whole(case, "max_model_len", 1, 2**24) or geometry.max_position_embeddings
     sequences = whole(case, "max_num_seqs", 1, 65536) or 1
-    kv = llamacpp_kv_bytes(geometry, length, sequences, kv_element_bytes(_kv_dtype(case), 2))
+    kv = llamacpp_kv_bytes(_as_cached(case, geometry), length, sequences, kv_element_bytes(_kv_dtype(case), 2))
     compute = llamacpp_compute_bytes(geometry, length * sequences)
     peak_gib = (weights + kv + compute) / GIB
     return {
         "weights_gib": weights / GIB, "kv_available_gib": kv / GIB, "kv_tokens": length * sequences, "activation_peak_gib": compute / GIB,
         "total_peak_gib": peak_gib, "verdict": _plain_verdict(case, peak_gib + CUDA_CONTEXT_GIB),
     }  # fmt: skip
+
+
+def _as_cached(case: Case, geometry: TextGeometry) -> TextGeometry:
+    """Before build 5200 (April 2025) llama.cpp kept full keys and values of MLA models; a run that names no build is taken as older."""
+    build = re.search(r"\bb(\d{4,5})\b", text(case, "engine_version"))
+    if geometry.mla_kv_lora_rank is None or (build and int(build[1]) >= 5200):
+        return geometry
+    keys = (geometry.mla_nope_head_dim or 0) + (geometry.mla_rope_head_dim or 0)
+    # Keys and values differ in width; their mean gives the same sum.
+    mean = (keys + (geometry.mla_v_head_dim or 0)) // 2
+    return replace(geometry, mla_kv_lora_rank=None, num_key_value_heads=geometry.num_attention_heads, head_dim=mean)
 
 
 def _gguf_quant(case: Case) -> str:
@@ -94,7 +106,7 @@ def autoawq_case(case: Case, geometry: TextGeometry) -> dict[str, object]:
 
 def _plain_verdict(case: Case, need_gib: float) -> str | None:
     """Need against the card: None when the card's size is not given."""
-    total_gib = number(case, "gpu_vram_gib", 0.25, 4096)
+    total_gib = card_gib(case)
     if total_gib is None:
         return None
     spare = total_gib - held_by_others_gib(case) - need_gib

@@ -9,9 +9,10 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass, replace
 
-from services.sizing.case_fields import Case, flag, held_by_others_gib, number, text, whole
+from services.sizing.case_fields import Case, card_gib, flag, held_by_others_gib, number, text, whole
+from services.sizing.case_geometry import VisionProfile, vision_profile
 from services.sizing.memory_text import KV_BYTES, SAMPLER_BYTES_PER_LOGIT, kv_element_bytes, kv_layers, step_bytes, vllm_kv_bytes
-from services.sizing.memory_weights import rotary_cache_bytes, scheme_bytes
+from services.sizing.memory_weights import allocator_slack_bytes, rotary_cache_bytes, scheme_bytes
 from services.sizing.overheads import graphs_bytes
 from services.sizing.params import tensors_of
 from services.sizing.quant import parse_scheme
@@ -20,7 +21,10 @@ from services.sizing.units import GIB
 
 DEFAULT_UTILIZATION = 0.9
 DEFAULT_SEQUENCES = 256
+# Memory that torch does not hold: 0.01-0.35 GiB on one GPU up to 2025; 0.29 and 0.48 on 0.28, whose snapshot counts workspaces too.
 NON_TORCH_GIB = 0.06
+NON_TORCH_NEW_GIB = 0.3
+NON_TORCH_NEW_FROM = 20
 MARGINAL_GIB = 0.15
 # V1's dummy sampler: 1.04 GiB for 256 sequences x 152064 logits on 0.28.0.
 SAMPLER_BYTES_PER_LOGIT_V1 = 28.7
@@ -37,6 +41,7 @@ class _Run:
     """The settings of one run, defaults filled in as its version would."""
 
     generation: str
+    minor: int | None
     sequences: int
     batch_tokens: int
     chunked: bool
@@ -51,65 +56,70 @@ def vllm_case(case: Case, geometry: TextGeometry) -> dict[str, object]:
     scheme = parse_scheme(text(case, "quant", "bf16"))
     dtype_bytes = 4.0 if scheme.name == "fp32" else 2.0
     weights = scheme_bytes(geometry, scheme, tensor_parallel=run.tensor_parallel) + rotary_cache_bytes(geometry, dtype_bytes)
+    weights += allocator_slack_bytes(geometry, scheme, run.tensor_parallel)
     if flag(case, "lora"):
         weights += lora_bytes(geometry, LORA_RANK)
     element = kv_element_bytes(_kv_dtype(case), dtype_bytes)
-    activation = _activation_bytes(run, geometry, dtype_bytes)
+    activation = _activation_bytes(run, geometry, dtype_bytes, vision_profile(text(case, "model")))
     result: dict[str, object] = {"weights_gib": weights / GIB / run.pipeline_parallel, "activation_peak_gib": activation / GIB}
-    total_gib = number(case, "gpu_vram_gib", 0.25, 4096)
+    result["total_peak_gib"] = (weights / run.pipeline_parallel + activation) / GIB
+    total_gib = card_gib(case)
     if total_gib is None:
         return result | {"verdict": None, "kv_available_gib": None, "kv_tokens": None}
     utilization = number(case, "gpu_memory_utilization", 0.01, 1.0) or DEFAULT_UTILIZATION
     budget_gib = utilization * total_gib
-    per_rank = weights / run.pipeline_parallel
-    available_gib = budget_gib - (per_rank + activation) / GIB - NON_TORCH_GIB * run.tensor_parallel
+    new = run.minor is not None and run.minor >= NON_TORCH_NEW_FROM
+    non_torch_gib = (NON_TORCH_NEW_GIB if new else NON_TORCH_GIB) * run.tensor_parallel
+    available_gib = budget_gib - weights / run.pipeline_parallel / GIB - activation / GIB - non_torch_gib
     one = _request_bytes(geometry, run, element)
-    result["kv_available_gib"] = available_gib
-    result["kv_tokens"] = kv_tokens(geometry, run, available_gib * GIB, element)
-    result["kv_bytes_per_token"] = one / run.max_model_len
-    result["kv_needed_gib"] = one / GIB
-    free_gib = total_gib - held_by_others_gib(case)
-    eager = flag(case, "enforce_eager")
-    graphs_gib = 0.0 if eager else graphs_bytes(run.sequences) / GIB
-    result["verdict"] = _verdict(budget_gib, free_gib, available_gib, one / GIB, graphs_gib, total_gib).value
-    result["total_peak_gib"] = min(total_gib, budget_gib + graphs_gib)
-    return result
+    graphs_gib = 0.0 if flag(case, "enforce_eager") else graphs_bytes(run.sequences) / GIB
+    return result | {
+        "kv_available_gib": available_gib, "kv_tokens": kv_tokens(geometry, run, available_gib * GIB, element),
+        "kv_bytes_per_token": one / run.max_model_len, "kv_needed_gib": one / GIB,
+        "verdict": _verdict(budget_gib, total_gib - held_by_others_gib(case), available_gib, one / GIB, graphs_gib).value,
+    }  # fmt: skip
 
 
 def _run(case: Case, geometry: TextGeometry) -> _Run:
-    generation = _generation(text(case, "engine_version"))
+    """1. What the case says. 2. V1: steps of 2048 tokens (8192 and 1024 sequences on big cards). 3. V0: the whole prompt up to 32768
+    tokens, chunks above. 4. A vision model of unknown or old version is profiled un-chunked: V0 never chunked those.
+    """
+    # 1
+    generation, minor = _generation(text(case, "engine_version"))
     length = whole(case, "max_model_len", 1, 2**24) or geometry.max_position_embeddings
-    big = (number(case, "gpu_vram_gib", 0.25, 4096) or 0) >= BIG_CARD_GIB and "a100" not in text(case, "gpu").lower()
     sequences = whole(case, "max_num_seqs", 1, 65536)
     batch = whole(case, "max_num_batched_tokens", 1, 2**24)
-    if generation == "v1":
-        return _Run(
-            generation, sequences or (1024 if big else DEFAULT_SEQUENCES), batch or (8192 if big else V1_CHUNK_TOKENS), True, length,
-            whole(case, "tensor_parallel", 1, 1024) or 1, whole(case, "pipeline_parallel", 1, 1024) or 1,
-        )  # fmt: skip
-    chunked = length > V0_CHUNKS_ABOVE_TOKENS
+    ranks = whole(case, "tensor_parallel", 1, 1024) or 1, whole(case, "pipeline_parallel", 1, 1024) or 1
+    # 4
+    unchunked_vision = geometry.vision_params > 0 and minor is None and not text(case, "engine_version").endswith("V1")
+    # 2
+    if generation == "v1" and not unchunked_vision:
+        big = (number(case, "gpu_vram_gib", 0.25, 4096) or 0) >= BIG_CARD_GIB and "a100" not in text(case, "gpu").lower()
+        usual = (1024, 8192) if big else (DEFAULT_SEQUENCES, V1_CHUNK_TOKENS)
+        return _Run(generation, minor, sequences or usual[0], batch or usual[1], True, length, *ranks)
+    # 3
+    chunked = length > V0_CHUNKS_ABOVE_TOKENS and not unchunked_vision
     chunk = OLD_CHUNK_TOKENS if generation == "old" else V0_CHUNK_TOKENS
-    return _Run(
-        generation, sequences or DEFAULT_SEQUENCES, batch or (chunk if chunked else max(length, V0_CHUNK_TOKENS)), chunked, length,
-        whole(case, "tensor_parallel", 1, 1024) or 1, whole(case, "pipeline_parallel", 1, 1024) or 1,
-    )  # fmt: skip
+    return _Run(generation, minor, sequences or DEFAULT_SEQUENCES, batch or (chunk if chunked else max(length, V0_CHUNK_TOKENS)), chunked,
+                length, *ranks)  # fmt: skip
 
 
-def _generation(version: str) -> str:
-    """ "old" (before 0.7 or 2025), "v0" or "v1". A version that says V0 or V1 is believed; without a version: v1, today's."""
-    if "V0" in version:
-        return "v0"
-    if "V1" in version:
-        return "v1"
-    dated = re.search(r"(20\d\d)-(\d\d)", version)
+def _generation(version: str) -> tuple[str, int | None]:
+    """("old", "v0", "v0-sampled" or "v1", minor version). Old is before 0.7 or 2025; from 0.8 V0 ran the sampler in chunked profiles too.
+    A version that says V0 or V1 is believed; without a version: v1, today's.
+    """
     numbered = re.search(r"\b0\.(\d+)", version)
-    if numbered:
-        minor = int(numbered[1])
-        return "old" if minor < 7 else "v0" if minor < 8 else "v1"
-    if dated:
-        month = int(dated[1]) * 12 + int(dated[2])
-        return "old" if month < 2025 * 12 + 1 else "v0" if month < 2025 * 12 + 4 else "v1"
-    return "v1"
+    dated = re.search(r"(20\d\d)-(\d\d)", version)
+    minor = int(numbered[1]) if numbered else None
+    month = int(dated[1]) * 12 + int(dated[2]) if dated else None
+    late = (minor is not None and minor >= 8) or (minor is None and month is not None and month >= 2025 * 12 + 4)
+    if "V1" in version or (late and "V0" not in version):
+        return "v1", minor
+    if late:
+        return "v0-sampled", minor
+    if (minor is not None and minor < 7) or (minor is None and month is not None and month < 2025 * 12 + 1):
+        return "old", minor
+    return ("v0" if minor is not None or month is not None or "V0" in version else "v1"), minor
 
 
 def _kv_dtype(case: Case) -> str:
@@ -117,23 +127,22 @@ def _kv_dtype(case: Case) -> str:
     return name if name in KV_BYTES else "auto"
 
 
-def _activation_bytes(run: _Run, geometry: TextGeometry, dtype_bytes: float) -> float:
-    """F3. V0 with chunked prefill profiles without the sampler; elsewhere the sampler runs at full batch."""
+def _activation_bytes(run: _Run, geometry: TextGeometry, dtype_bytes: float, vision: VisionProfile | None) -> float:
+    """F3. V0 before 0.8 profiled chunks without the sampler; elsewhere it runs at full batch. The vision tower comes before the text model,
+    and its output stays."""
     step = step_bytes(geometry, run.batch_tokens, dtype_bytes)
     per_logit = SAMPLER_BYTES_PER_LOGIT_V1 if run.generation == "v1" else SAMPLER_BYTES_PER_LOGIT
-    sampler = 0.0 if run.generation != "v1" and run.chunked else per_logit * run.sequences * geometry.vocab_size
-    return max(step, sampler)
+    sampler = 0.0 if run.generation in ("old", "v0") and run.chunked else per_logit * run.sequences * geometry.vocab_size
+    if vision is None:
+        return max(step, sampler)
+    images = run.sequences if vision.per_sequence else max(1, run.batch_tokens // vision.tokens_per_image)
+    return max(step + images * vision.kept_bytes_per_image, images * vision.bytes_per_image, sampler)
 
 
 def _request_bytes(geometry: TextGeometry, run: _Run, element_bytes: float) -> float:
     """One request of max_model_len. V0 knew no windows: every layer kept everything."""
-    if run.generation == "v1":
-        whole_model = vllm_kv_bytes(
-            geometry, run.max_model_len, 1, element_bytes, batch_tokens=run.batch_tokens, tensor_parallel=run.tensor_parallel
-        )
-    else:
-        whole_model = vllm_kv_bytes(_without_windows(geometry), run.max_model_len, 1, element_bytes, tensor_parallel=run.tensor_parallel)
-    return whole_model
+    known = geometry if run.generation == "v1" else _without_windows(geometry)
+    return vllm_kv_bytes(known, run.max_model_len, 1, element_bytes, batch_tokens=run.batch_tokens, tensor_parallel=run.tensor_parallel)
 
 
 def _without_windows(geometry: TextGeometry) -> TextGeometry:
@@ -149,15 +158,11 @@ def kv_tokens(geometry: TextGeometry, run: _Run, available_bytes: float, element
     if run.generation == "v1" and (layers.window or layers.state_bytes):
         return int(available_bytes / _request_bytes(geometry, run, element_bytes) * run.max_model_len)
     block = vllm_kv_bytes(_without_windows(geometry), 16, 1, element_bytes, tensor_parallel=run.tensor_parallel)
-    return int(available_bytes / run_share(run) // block) * 16
+    # A pipeline-parallel rank holds the cache of its own layers only.
+    return int(available_bytes * run.pipeline_parallel // block) * 16
 
 
-def run_share(run: _Run) -> float:
-    """A pipeline-parallel rank holds the cache of its own layers only."""
-    return 1 / run.pipeline_parallel
-
-
-def _verdict(budget: float, free: float, available: float, needed: float, graphs: float, total: float) -> Verdict:
+def _verdict(budget: float, free: float, available: float, needed: float, graphs: float) -> Verdict:
     """F4, in GiB.
 
     1. vLLM asks for its whole budget at the start: less free than that is refused.
@@ -165,14 +170,8 @@ def _verdict(budget: float, free: float, available: float, needed: float, graphs
     3. CUDA graphs come on top of the budget: no room for them is an out-of-memory after minutes of loading.
     4. Within 0.15 GiB of a refusal the same command was seen to pass and to fail: tight.
     """
-    # 1
-    if free < budget:
-        return Verdict.DOES_NOT_FIT
-    # 2
-    if available < needed:
-        return Verdict.DOES_NOT_FIT
-    # 3
-    if free - budget < graphs and free - budget < 0.05 * total:
+    # 1, 2, 3
+    if free < budget or available < needed or free - budget < graphs:
         return Verdict.DOES_NOT_FIT
     # 4
     return Verdict.TIGHT if available - needed < MARGINAL_GIB else Verdict.FITS

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 from functools import lru_cache
 
@@ -18,6 +19,41 @@ def rotary_cache_bytes(geometry: TextGeometry, dtype_bytes: float) -> int:
     the same weights with 8192 positions, as 14.9595.
     """
     return int(geometry.max_position_embeddings * (geometry.mla_rope_head_dim or geometry.head_dim) * dtype_bytes)
+
+
+MIB_2 = 2 * 1024**2
+_FUSED = {
+    "attn_q": "qkv", "attn_k": "qkv", "attn_v": "qkv", "ffn_gate": "gate_up", "ffn_up": "gate_up",
+    "ffn_gate_exps": "experts_in", "ffn_up_exps": "experts_in",
+}  # fmt: skip
+
+
+def allocated_bytes(size_bytes: float) -> float:
+    """What PyTorch's caching allocator charges for a tensor: from 10 MiB up whole blocks of 2 MiB, unless over 1 MiB of the last would be
+    left, which is split off for others. Worked number: 31.5 MiB -> 32 MiB, 52.5 MiB -> 52.5 MiB.
+    """
+    if size_bytes < 5 * MIB_2:
+        return size_bytes
+    whole = math.ceil(size_bytes / MIB_2) * MIB_2
+    return whole if whole - size_bytes <= MIB_2 / 2 else size_bytes
+
+
+@lru_cache(maxsize=4096)
+def allocator_slack_bytes(geometry: TextGeometry, scheme: Scheme, tensor_parallel: int = 1) -> int:
+    """What the allocator's rounding adds to vLLM's weights. vLLM fuses q, k, v into one matrix and gate, up into another.
+
+    Worked number: Qwen2.5-7B in 16 bit: 2 MiB a layer (qkv 31.5 -> 32, gate_up 259 -> 260, down 129.5 -> 130), 57 MiB with embedding and
+    lm_head: it loads as 14.25 GiB where its tensors are 14.19.
+    """
+    fused: dict[tuple[int | None, str], float] = {}
+    for tensor in tensors_of(geometry):
+        part = tensor.name.rsplit(".", 1)[-1]
+        group = _FUSED.get(part, part)
+        quantized = tensor.role == "expert" or (tensor.role == "linear" and scheme.quantizes == "linear")
+        # Packed weights lie apart from their scales; only the packed part is large.
+        size = (int(scheme.matrix_bytes * 2) / 2 if quantized else scheme.other_bytes) * tensor.elements / tensor_parallel
+        fused[tensor.layer, group] = fused.get((tensor.layer, group), 0.0) + size
+    return int(sum(allocated_bytes(size) - size for size in fused.values()))
 
 
 @lru_cache(maxsize=4096)
