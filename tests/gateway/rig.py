@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import sys
 import time
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +16,7 @@ import httpx
 import openai
 
 from services.sizing.cards import parse_cards, simulated_cpu_card
-from services.sizing.catalogue import load_catalogue
+from services.sizing.catalogue import MODELS_FOLDER, Catalogue, load_model
 from services.sizing.fit import fit
 from services.sizing.planfile import dump_plan
 from services.sizing.types import Card, Engine, Host, ImageWorkload, Placement, Plan, TextWorkload, Workload
@@ -114,7 +116,7 @@ def resident_kib(gateway: GatewayProcess) -> int:
 
 def start_gateway(folder: Path, *arguments: str) -> GatewayProcess:
     log = folder / f"gateway-{time.monotonic_ns()}.log"
-    argv = [sys.executable, "-m", "services.gateway", "--port", "0", "--poll-s", "0.2", *arguments]
+    argv = [sys.executable, "-m", "services.gateway", "--port", "0", "--poll-s", "0.2", "--models-dir", str(few_models(folder)), *arguments]
     with log.open("w") as stderr:
         child = subprocess.Popen(argv, cwd=PROJECT, stdout=subprocess.PIPE, stderr=stderr, text=True)
     assert child.stdout is not None
@@ -123,14 +125,33 @@ def start_gateway(folder: Path, *arguments: str) -> GatewayProcess:
     return GatewayProcess(child, line.split()[-1], log)
 
 
+MODELS = ("smollm2-135m-instruct", "digits-sd", "qwen2.5-0.5b-instruct", "qwen2.5-1.5b-instruct", "qwen2.5-32b-instruct",
+          "llama-3.2-1b-instruct", "llama-3.1-8b-instruct", "sd-1.5", "sdxl")
+
+
+@cache
+def catalogue() -> Catalogue:
+    """A few models of the project's catalogue, which has many: reading them all takes a second."""
+    return Catalogue(tuple(load_model(MODELS_FOLDER / f"{ident}.yaml") for ident in sorted(MODELS)))
+
+
+def few_models(folder: Path) -> Path:
+    """The same as a folder, for gateways that run as processes."""
+    models = folder / "models"
+    models.mkdir(exist_ok=True)
+    for ident in MODELS:
+        shutil.copy(MODELS_FOLDER / f"{ident}.yaml", models)
+    return models
+
+
 def placement(ident: str, card: Card, model: str, workload: Workload, engine: Engine, variant: str | None = None) -> Placement:
-    catalogue = load_catalogue()
-    report = fit(card, catalogue.get(model), HOST, workload=workload, engine=engine, variant_id=variant)
+    report = fit(card, catalogue().get(model), HOST, workload=workload, engine=engine, variant_id=variant)
     assert report.choice is not None, report.reason
     assert report.variant_id is not None
     return Placement(ident, card.id, model, report.variant_id, report.choice, workload, report)
 
 
+@cache
 def rig_plan() -> Plan:
     """One simulated card with three placements, and one real card with nothing on it."""
     card = simulated_cpu_card(8 * 2**30)

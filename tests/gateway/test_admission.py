@@ -9,7 +9,6 @@ from services.gateway.backends import Backend, from_placement
 from services.gateway.directory import Directory
 from services.gateway.settings import Limits
 from services.gateway.text_request import read_text_request
-from services.sizing.catalogue import load_catalogue
 from services.sizing.fit import fit
 from services.wire.errors import (
     BackendStarting,
@@ -21,9 +20,9 @@ from services.wire.errors import (
     QueueFull,
 )
 from services.wire.worker import WorkerState
-from tests.gateway.rig import HOST, rig_plan
+from tests.gateway.rig import HOST, catalogue, rig_plan
 
-CATALOGUE = load_catalogue()
+CATALOGUE = catalogue()
 PLAN = rig_plan()
 SMOL = "smollm2-135m-instruct"
 

@@ -13,7 +13,12 @@ from services.gateway.backends import EndpointsError
 from services.gateway.core import Gateway
 from services.sizing.planfile import PlanFileError, dump_plan
 from tests.fakes.process import PROJECT
-from tests.gateway.rig import rig_plan
+from tests.gateway.rig import catalogue, few_models, rig_plan
+
+
+@pytest.fixture(autouse=True)
+def _few_models(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("services.gateway.__main__.load_catalogue", lambda folder: catalogue())
 
 
 def make(*argv: str) -> Gateway:
@@ -60,8 +65,8 @@ def test_bad_arguments(argv: list[str], capsys: pytest.CaptureFixture[str]) -> N
     assert "rigserve gateway: error:" in capsys.readouterr().err
 
 
-def test_exit_code_and_sentence_of_the_process() -> None:
-    argv = [sys.executable, "-m", "services.gateway", "--backend", "m=ftp://127.0.0.1:1"]
+def test_exit_code_and_sentence_of_the_process(tmp_path: Path) -> None:
+    argv = [sys.executable, "-m", "services.gateway", "--backend", "m=ftp://127.0.0.1:1", "--models-dir", str(few_models(tmp_path))]
     ended = subprocess.run(argv, cwd=PROJECT, capture_output=True, text=True, timeout=20, check=False)
     assert ended.returncode == 2
     assert ended.stderr.strip() == "rigserve gateway: 'ftp://127.0.0.1:1' is not an http(s) URL; write it like http://127.0.0.1:9001"
