@@ -26,7 +26,7 @@ from tests.models.digit_judge import DigitJudge
 
 pytestmark = pytest.mark.engine
 MIB = 2**20
-LARGE = ("--max-width-px", "256", "--max-height-px", "256", "--max-batch", "4")
+LARGE = ("--max-width-px", "512", "--max-height-px", "512", "--max-batch", "4")
 
 
 @pytest.fixture(scope="module")
@@ -36,7 +36,7 @@ def python() -> Path:
 
 @pytest.fixture(scope="module")
 def engine(python: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[EngineProcess]:
-    """Admits 256x256; ten images run in batches of 4, 4 and 2."""
+    """Admits 512x512; ten images run in batches of 4, 4 and 2."""
     with EngineProcess(python, tmp_path_factory.mktemp("engine"), *LARGE) as made:
         print(f"\nprocess start to /health 200: {made.start_s:.1f} s")
         yield made
@@ -82,7 +82,7 @@ def test_guidance_steps_and_negative_prompt_matter(engine: EngineProcess) -> Non
 
 
 def test_what_is_refused_leaves_the_engine_alone(engine: EngineProcess) -> None:
-    for fields, code in (({"size": "264x256"}, "image_too_large"), ({"steps": 10**6}, "invalid_value"), ({"n": 100}, "invalid_value"),
+    for fields, code in (({"size": "520x512"}, "image_too_large"), ({"steps": 10**6}, "invalid_value"), ({"n": 100}, "invalid_value"),
                          ({"model": "other"}, "model_not_found"), ({"prompt": ""}, "invalid_value")):
         assert engine.ask(**fields).json()["error"]["code"] == code
     assert engine.client.post("/v1/images/generations", headers={"authorization": "Bearer no"}, json={"prompt": "x"}).status_code == 401
@@ -98,7 +98,7 @@ def test_odd_prompts_work_and_none_is_logged(engine: EngineProcess) -> None:
 
 
 class LongJob(threading.Thread):
-    """A client that asks for 100 steps of about half a second each and leaves when its patience ends."""
+    """A client that asks for 150 steps of some 0.2 s each and leaves when its patience ends."""
 
     def __init__(self, engine: EngineProcess, patience_s: float) -> None:
         super().__init__()
@@ -106,7 +106,7 @@ class LongJob(threading.Thread):
         self.answers: list[httpx.Response] = []
 
     def run(self) -> None:
-        job = {"prompt": "seven", "size": "256x256", "steps": 100, "n": 4}
+        job = {"prompt": "seven", "size": "128x128", "steps": 150, "n": 4}
         with contextlib.suppress(httpx.TimeoutException):
             self.answers.append(self.engine.client.post("/v1/images/generations", json=job, timeout=self.patience_s))
 
@@ -142,13 +142,16 @@ def test_health_answers_during_a_job_and_a_client_that_leaves_stops_it(engine: E
 
 
 def test_out_of_memory_is_survived(engine: EngineProcess) -> None:
-    """The system refuses memory to the engine for real, by a limit on its address space."""
+    """The system refuses memory to the engine for real, by a limit on its address space.
+
+    The job needs some 500 MB more than any job of this file before it, so nothing that the heap still holds can satisfy it.
+    """
     pid, before = engine.process.pid, engine.metric("out_of_memory_total")
     _, hard = resource.prlimit(pid, resource.RLIMIT_AS)
     virtual_bytes = int(Path(f"/proc/{pid}/statm").read_text().split()[0]) * resource.getpagesize()
     resource.prlimit(pid, resource.RLIMIT_AS, (virtual_bytes + 20 * MIB, hard))
     try:
-        answer = engine.ask(size="256x256", n=4, steps=2)
+        answer = engine.ask(size="512x512", n=4, steps=2)
         small = engine.ask(seed=3, steps=4)
     finally:
         resource.prlimit(pid, resource.RLIMIT_AS, (hard, hard))
