@@ -117,7 +117,10 @@ def _tables() -> tuple[dict[str, TextGeometry], dict[str, CasePipeline]]:
         if model.text is not None:
             texts |= {plain_name(name): model.text for name in (model.id, *model.aliases)}
     for row in raw["text"]:
-        geometry = replace(geometry_of_config(row["config"]), vision_params=row.get("vision_params", 0))
+        if "same_as" in row:
+            geometry = texts[row["same_as"]]
+        else:
+            geometry = replace(geometry_of_config(row["config"]), vision_params=row.get("vision_params", 0))
         texts |= {plain_name(name): geometry for name in row["names"] if plain_name(name) not in texts}
     images = {
         name: CasePipeline(row["components"], row.get("uses_cfg", True), row.get("vae_upcasts", False))

@@ -6,16 +6,24 @@ bf16 cards, everywhere from 0.10) always chunks, and its sampler run takes fewer
 
 from __future__ import annotations
 
+import math
 import re
 from dataclasses import dataclass, replace
 
 from services.sizing.case_fields import Case, card_gib, flag, held_by_others_gib, number, text, whole
 from services.sizing.case_geometry import VisionProfile, vision_profile
-from services.sizing.memory_text import KV_BYTES, SAMPLER_BYTES_PER_LOGIT, kv_element_bytes, kv_layers, step_bytes, vllm_kv_bytes
-from services.sizing.memory_weights import allocator_slack_bytes, rotary_cache_bytes, scheme_bytes
+from services.sizing.memory_text import (
+    KV_BYTES,
+    SAMPLER_BYTES_PER_LOGIT,
+    kv_bytes_per_token,
+    kv_element_bytes,
+    kv_layers,
+    step_bytes,
+    vllm_kv_bytes,
+)
+from services.sizing.memory_weights import allocator_slack_bytes, rotary_cache_bytes, scheme_bytes, scheme_for
 from services.sizing.overheads import graphs_bytes
 from services.sizing.params import tensors_of
-from services.sizing.quant import parse_scheme
 from services.sizing.types import TextGeometry, Verdict
 from services.sizing.units import GIB
 
@@ -24,7 +32,7 @@ DEFAULT_SEQUENCES = 256
 # Memory that torch does not hold: 0.01-0.35 GiB on one GPU up to 2025; 0.29 and 0.48 on 0.28, whose snapshot counts workspaces too.
 NON_TORCH_GIB = 0.06
 NON_TORCH_NEW_GIB = 0.3
-NON_TORCH_NEW_FROM = 20
+NEW_FROM = 20
 MARGINAL_GIB = 0.15
 # V1's dummy sampler: 1.04 GiB for 256 sequences x 152064 logits on 0.28.0.
 SAMPLER_BYTES_PER_LOGIT_V1 = 28.7
@@ -53,7 +61,7 @@ class _Run:
 def vllm_case(case: Case, geometry: TextGeometry) -> dict[str, object]:
     """weights, activation peak, available KV, KV tokens, verdict; sizes in GiB. KV figures are None where the card's size is not given."""
     run = _run(case, geometry)
-    scheme = parse_scheme(text(case, "quant", "bf16"))
+    scheme = scheme_for(geometry, text(case, "quant", "bf16"))
     dtype_bytes = 4.0 if scheme.name == "fp32" else 2.0
     weights = scheme_bytes(geometry, scheme, tensor_parallel=run.tensor_parallel) + rotary_cache_bytes(geometry, dtype_bytes)
     weights += allocator_slack_bytes(geometry, scheme, run.tensor_parallel)
@@ -68,21 +76,21 @@ def vllm_case(case: Case, geometry: TextGeometry) -> dict[str, object]:
         return result | {"verdict": None, "kv_available_gib": None, "kv_tokens": None}
     utilization = number(case, "gpu_memory_utilization", 0.01, 1.0) or DEFAULT_UTILIZATION
     budget_gib = utilization * total_gib
-    new = run.minor is not None and run.minor >= NON_TORCH_NEW_FROM
+    new = run.minor is not None and run.minor >= NEW_FROM
     non_torch_gib = (NON_TORCH_NEW_GIB if new else NON_TORCH_GIB) * run.tensor_parallel
     available_gib = budget_gib - weights / run.pipeline_parallel / GIB - activation / GIB - non_torch_gib
     one = _request_bytes(geometry, run, element)
     graphs_gib = 0.0 if flag(case, "enforce_eager") else graphs_bytes(run.sequences) / GIB
     return result | {
         "kv_available_gib": available_gib, "kv_tokens": kv_tokens(geometry, run, available_gib * GIB, element),
-        "kv_bytes_per_token": one / run.max_model_len, "kv_needed_gib": one / GIB,
+        "kv_bytes_per_token": logged_token_bytes(geometry, run, element), "kv_needed_gib": one / GIB,
         "verdict": _verdict(budget_gib, total_gib - held_by_others_gib(case), available_gib, one / GIB, graphs_gib).value,
     }  # fmt: skip
 
 
 def _run(case: Case, geometry: TextGeometry) -> _Run:
     """1. What the case says. 2. V1: steps of 2048 tokens (8192 and 1024 sequences on big cards). 3. V0: the whole prompt up to 32768
-    tokens, chunks above. 4. A vision model of unknown or old version is profiled un-chunked: V0 never chunked those.
+    tokens, chunks above. 4. A vision model of V0's days whose version is not known is profiled un-chunked, as V0 did.
     """
     # 1
     generation, minor = _generation(text(case, "engine_version"))
@@ -91,7 +99,7 @@ def _run(case: Case, geometry: TextGeometry) -> _Run:
     batch = whole(case, "max_num_batched_tokens", 1, 2**24)
     ranks = whole(case, "tensor_parallel", 1, 1024) or 1, whole(case, "pipeline_parallel", 1, 1024) or 1
     # 4
-    unchunked_vision = geometry.vision_params > 0 and minor is None and not text(case, "engine_version").endswith("V1")
+    unchunked_vision = vision_profile(text(case, "model")) is not None and minor is None and "V1" not in text(case, "engine_version")
     # 2
     if generation == "v1" and not unchunked_vision:
         big = (number(case, "gpu_vram_gib", 0.25, 4096) or 0) >= BIG_CARD_GIB and "a100" not in text(case, "gpu").lower()
@@ -146,20 +154,44 @@ def _request_bytes(geometry: TextGeometry, run: _Run, element_bytes: float) -> f
 
 
 def _without_windows(geometry: TextGeometry) -> TextGeometry:
-    return replace(geometry, sliding_window_tokens=None, sliding_window_layers=None)
+    return replace(geometry, sliding_window_tokens=None, sliding_window_layers=None, recurrent=None,
+                   kv_layers=geometry.kv_layers if geometry.kv_layers is not None else geometry.num_hidden_layers)  # fmt: skip
 
 
 def kv_tokens(geometry: TextGeometry, run: _Run, available_bytes: float, element_bytes: float) -> int:
-    """F2 in whole blocks of 16 tokens. With windows or recurrent layers: as many requests of max_model_len as fit, times its length,
-    which is what vLLM's "Maximum concurrency" line says."""
+    """F2 in whole blocks of 16 tokens, as the "GPU KV cache size" line says it."""
     if available_bytes <= 0:
         return 0
+    if _by_concurrency(geometry, run):
+        return int(available_bytes / logged_token_bytes(geometry, run, element_bytes))
+    return int(available_bytes / logged_token_bytes(geometry, run, element_bytes) / 16) * 16
+
+
+def _by_concurrency(geometry: TextGeometry, run: _Run) -> bool:
     layers = kv_layers(geometry)
-    if run.generation == "v1" and (layers.window or layers.state_bytes):
-        return int(available_bytes / _request_bytes(geometry, run, element_bytes) * run.max_model_len)
-    block = vllm_kv_bytes(_without_windows(geometry), 16, 1, element_bytes, tensor_parallel=run.tensor_parallel)
-    # A pipeline-parallel rank holds the cache of its own layers only.
-    return int(available_bytes * run.pipeline_parallel // block) * 16
+    return bool(layers.window or layers.state_bytes) and run.minor is not None and run.minor >= NEW_FROM
+
+
+def logged_token_bytes(geometry: TextGeometry, run: _Run, element_bytes: float) -> float:
+    """The bytes that one token of that line stands for on a rank.
+
+    1. One kind of layer: its layers' cache; a pipeline-parallel rank holds its own layers only.
+    2. Several kinds, vLLM 0.20 and later: requests of max_model_len that fit, times its length.
+    3. Several kinds before that (V1): blocks divided by the number of layer groups, however little a group keeps; so a hybrid with
+       three groups of recurrent layers logs a quarter of what it holds. V0 knew no windows.
+    """
+    block = vllm_kv_bytes(_without_windows(geometry), 16, 1, element_bytes, tensor_parallel=run.tensor_parallel) / 16
+    layers = kv_layers(geometry)
+    # 1
+    if run.generation != "v1" or not (layers.window or layers.state_bytes) or not layers.full:
+        return block / run.pipeline_parallel
+    # 2
+    if _by_concurrency(geometry, run):
+        return _request_bytes(geometry, run, element_bytes) / run.max_model_len
+    # 3
+    recurrent = geometry.recurrent.layers if geometry.recurrent else 0
+    groups = 1 + sum(math.ceil(kind / layers.full) for kind in (layers.window, recurrent))
+    return groups * layers.full * kv_bytes_per_token(geometry, element_bytes, tensor_parallel=run.tensor_parallel) / run.pipeline_parallel
 
 
 def _verdict(budget: float, free: float, available: float, needed: float, graphs: float) -> Verdict:

@@ -71,12 +71,22 @@ def scheme_bytes(geometry: TextGeometry, scheme: Scheme, *, tensor_parallel: int
     return int(total / tensor_parallel)
 
 
+def scheme_for(geometry: TextGeometry, quant: str) -> Scheme:
+    """The scheme as it is used on this model: GPTQ checkpoints of hybrid MoE models (Qwen3.5 and its kin) quantize the experts only; their
+    quantization_config leaves out attention, recurrent layers and shared experts.
+    """
+    scheme = parse_scheme(quant)
+    if scheme.family == "gptq" and geometry.recurrent is not None and geometry.num_experts:
+        return replace(scheme, quantizes="experts")
+    return scheme
+
+
 def safetensors_bytes(geometry: TextGeometry, variant: Variant, dtype_bytes: int) -> int:
     """What a safetensors variant takes once loaded, without the rotary cache. Exact bytes of the catalogue win over geometry.
 
     A 16-bit checkpoint that is run in float32 doubles, a float32 one run in 16 bit halves.
     """
-    scheme = parse_scheme(variant.quant)
+    scheme = scheme_for(geometry, variant.quant)
     if variant.weight_bytes is not None:
         stored = scheme.matrix_bytes if scheme.family == "none" else dtype_bytes
         return int(variant.weight_bytes * dtype_bytes / stored)
