@@ -11,12 +11,11 @@ import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-import yaml
 from pydantic import TypeAdapter, ValidationError
 
 from services.sizing.catalogue_rules import broken_rules
+from services.sizing.catalogue_yaml import Node, YamlError, line_of, parse_mapping, plain
 from services.sizing.types import ModelSpec
 
 MAX_FILE_BYTES = 256 * 1024
@@ -60,8 +59,10 @@ class Catalogue:
         owner = {known.casefold(): model.id for model in reversed(self.models) for known in names_of(model)}
         # The part after the slash too: people type "Qwen2.5-7B-Instrukt" as often as the organisation before it.
         owner |= {known.rpartition("/")[2]: id_ for known, id_ in owner.items()}
-        close = difflib.get_close_matches(wanted.rpartition("/")[2][:200], owner, n=20, cutoff=0.5)
-        return tuple(dict.fromkeys(owner[known] for known in close))[:5]
+        typed = wanted.rpartition("/")[2][:200]
+        begun = sorted((known for known in owner if typed and known.startswith(typed)), key=len)
+        close = difflib.get_close_matches(typed, owner, n=20, cutoff=0.5)
+        return tuple(dict.fromkeys(owner[known] for known in [*begun, *close]))[:5]
 
 
 def names_of(model: ModelSpec) -> tuple[str, ...]:
@@ -84,13 +85,13 @@ def load_catalogue(folder: Path | None = None) -> Catalogue:
 
 def load_model(path: Path) -> ModelSpec:
     """Read one model file. Raises CatalogueError naming the file, the line and the key."""
-    root = _parse(path)
+    root = _read(path)
     try:
         # Through JSON: only there does pydantic's strict mode take a list for a tuple and still refuse "8" for 8.
-        model = _ADAPTER.validate_json(json.dumps(_plain(root), allow_nan=False), strict=True, extra="forbid")
+        model = _ADAPTER.validate_json(json.dumps(plain(root), allow_nan=False), strict=True, extra="forbid")
     except ValidationError as error:
         raise CatalogueError("; ".join(_places(path, root, error))) from None
-    except (ValueError, LookupError, yaml.YAMLError) as error:  # a tag that lies about its value, .nan, .inf
+    except ValueError as error:  # .nan and .inf
         raise CatalogueError(f"{path.name}: a value cannot be read: {error}") from None
     broken = list(broken_rules(model, path.stem))
     if broken:
@@ -107,73 +108,21 @@ def _refuse_shared_names(models: tuple[ModelSpec, ...]) -> None:
                 raise CatalogueError(f"{model.id}.yaml: the name {name!r} already belongs to {other}.yaml; give each name to one model.")
 
 
-# --- YAML, strictly -----------------------------------------------------------------------------------------------------
-
-
-class _Loader(yaml.SafeLoader):
-    """Safe YAML without aliases (they can grow without bound) and without silent duplicate keys."""
-
-    def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node | None:
-        if self.check_event(yaml.AliasEvent):
-            mark = self.peek_event().start_mark  # type: ignore[no-untyped-call]
-            raise yaml.composer.ComposerError(None, None, "aliases are not allowed here: write the value out", mark)
-        node = super().compose_node(parent, index)
-        if isinstance(node, yaml.MappingNode):
-            seen: set[str] = set()
-            for key, _ in node.value:
-                if not isinstance(key, yaml.ScalarNode):
-                    raise yaml.composer.ComposerError(None, None, "a key must be a plain word", key.start_mark)
-                if key.value in seen:
-                    raise yaml.composer.ComposerError(None, None, f"the key {key.value!r} is given twice", key.start_mark)
-                seen.add(key.value)
-        return node
-
-
-def _parse(path: Path) -> yaml.Node:
+def _read(path: Path) -> Node:
     try:
         if path.stat().st_size > MAX_FILE_BYTES:
             raise CatalogueError(f"{path.name}: larger than {MAX_FILE_BYTES} bytes; a model file is a page of text.")
-        loader = _Loader(path.read_text(encoding="utf8"))
-        root = loader.get_single_node()
-    except yaml.MarkedYAMLError as error:
-        mark = error.problem_mark
-        raise CatalogueError(f"{path.name}{f' line {mark.line + 1}' if mark else ''}: {error.problem}") from None
-    except (OSError, UnicodeDecodeError, yaml.YAMLError, RecursionError) as error:
+        return parse_mapping(path.read_text(encoding="utf8"))
+    except YamlError as error:
+        raise CatalogueError(f"{path.name}{f' line {error.line}' if error.line else ''}: {error}") from None
+    except (OSError, UnicodeDecodeError) as error:
         raise CatalogueError(f"{path.name}: cannot be read: {error}") from None
-    if not isinstance(root, yaml.MappingNode):
-        raise CatalogueError(f"{path.name}: a model file is one YAML mapping (id: ..., title: ..., variants: ...).")
-    return root
 
 
-def _plain(node: yaml.Node) -> Any:
-    """A node as JSON data. Dates and the like stay text: a revision such as 2024-01-01 is a name."""
-    if isinstance(node, yaml.MappingNode):
-        return {str(key.value): _plain(value) for key, value in node.value}
-    if isinstance(node, yaml.SequenceNode):
-        return [_plain(item) for item in node.value]
-    if node.tag in ("tag:yaml.org,2002:int", "tag:yaml.org,2002:float", "tag:yaml.org,2002:bool", "tag:yaml.org,2002:null"):
-        return yaml.SafeLoader("").construct_object(node)
-    return node.value
-
-
-def _places(path: Path, root: yaml.Node, error: ValidationError) -> Iterator[str]:
+def _places(path: Path, root: Node, error: ValidationError) -> Iterator[str]:
     for item in error.errors(include_url=False, include_input=False):
         place = ".".join(str(step) for step in item["loc"])
-        yield f"{path.name} line {_line(root, item['loc'])}: {place}: {item['msg']}"
-
-
-def _line(node: yaml.Node, steps: tuple[int | str, ...]) -> int:
-    """The line of the deepest node on the way that exists (a missing key has only its parent's line)."""
-    for step in steps:
-        child = None
-        if isinstance(node, yaml.MappingNode):
-            child = next((value for key, value in node.value if key.value == step), None)
-        elif isinstance(node, yaml.SequenceNode) and isinstance(step, int) and step < len(node.value):
-            child = node.value[step]
-        if child is None:
-            break
-        node = child
-    return int(node.start_mark.line) + 1
+        yield f"{path.name} line {line_of(root, item['loc'])}: {place}: {item['msg']}"
 
 
 _ADAPTER = TypeAdapter(ModelSpec)

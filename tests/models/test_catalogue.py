@@ -5,10 +5,15 @@ from __future__ import annotations
 import pytest
 
 from services.sizing.catalogue import MODELS_FOLDER, load_catalogue
+from services.sizing.gguf_mix import mix_of
+from services.sizing.memory_weights import gguf_parts
 from services.sizing.params import count_params
+from services.sizing.quant import parse_scheme
 from services.sizing.types import ModelSpec
+from tests.models.published import GGUF_FILES, PUBLISHED, PUBLISHED_PARTS
 
-MODELS = load_catalogue().models
+CATALOGUE = load_catalogue()
+MODELS = CATALOGUE.models
 by_id = pytest.mark.parametrize("model", MODELS, ids=lambda model: model.id)
 
 
@@ -48,3 +53,40 @@ def test_linear_weights_are_a_part_of_each_component(model: ModelSpec) -> None:
 
 def test_nothing_in_the_folder_is_a_pickle() -> None:
     assert not [path for path in MODELS_FOLDER.rglob("*") if path.suffix in (".bin", ".pt", ".pth", ".ckpt", ".pkl")]
+
+
+@pytest.mark.parametrize("model_id", PUBLISHED)
+def test_parameter_counts_are_the_published_ones(model_id: str) -> None:
+    published, extra, _ = PUBLISHED[model_id]
+    assert CATALOGUE.get(model_id).params == published - extra
+
+
+@pytest.mark.parametrize(("model_id", "part", "published", "_where"), PUBLISHED_PARTS)
+def test_parts_of_pipelines_are_the_published_ones(model_id: str, part: str, published: int, _where: str) -> None:
+    image = CATALOGUE.get(model_id).image
+    assert image is not None
+    assert {component.name: component.params for component in image.components}[part] == published
+
+
+@pytest.mark.parametrize(("model_id", "mix", "file_bytes"), GGUF_FILES)
+def test_tensors_of_known_gguf_files_leave_room_for_a_vocabulary_only(model_id: str, mix: str, file_bytes: int) -> None:
+    """A header holds 49,000 to 262,000 words with their scores and merges: 1 to 9 MB, and nothing else is in the file."""
+    text = CATALOGUE.get(model_id).text
+    assert text is not None
+    header_bytes = file_bytes - gguf_parts(text, mix)[0]
+    assert 20 <= header_bytes / text.vocab_size <= 65
+
+
+@by_id
+def test_every_quantization_is_one_that_sizing_knows(model: ModelSpec) -> None:
+    for variant in model.variants:
+        assert mix_of(variant.quant) if variant.format == "gguf" else parse_scheme(variant.quant)
+
+
+def test_the_catalogue_covers_what_a_rig_owner_wants() -> None:
+    kinds = [model.kind for model in MODELS]
+    assert len(MODELS) >= 60
+    assert kinds.count("embedding") >= 10
+    assert kinds.count("image") >= 12
+    assert sum(1 for model in MODELS if model.text and model.text.vision_params) >= 10
+    assert all(model.licence for model in MODELS)
