@@ -85,8 +85,8 @@ def _not_served(view: View) -> ApiError:
         return does_not_fit(view.spec.id, view.reports)
     report = fitting[0]  # 2c
     message = (
-        f"{view.spec.id} is not in this rig's plan. It would fit {_card(report)}: `rigserve plan --want {view.spec.id}` writes a plan that "
-        f"has it, `rigserve serve --plan` obeys it. Served: {listed}."
+        f"{view.spec.id} is not in this rig's plan. It would fit {_card(report)} by itself: `rigserve plan --want {view.spec.id}` "
+        f"writes a plan that has it, `rigserve serve --plan` obeys it. Served: {listed}."
     )
     return ModelNotFound(message, param="model")
 

@@ -74,6 +74,7 @@ def _answer_errors(app: FastAPI, gateway: Gateway) -> None:
 def refused(request: Request, error: ApiError, gateway: Gateway) -> None:
     """Records a request that was refused before it had a response of its own."""
     now = time.monotonic()
-    outcome = Outcome(request.state.request_id, request.url.path, now, getattr(request.state, "model_id", None))
+    state = request.state
+    outcome = Outcome(state.request_id, state.engine_request_id, request.url.path, now, getattr(state, "model_id", None))
     outcome.status, outcome.code, outcome.ending, outcome.ended_s = error.status, error.code, Ending.REFUSED, now
     gateway.record(outcome)

@@ -49,8 +49,9 @@ class Border:
             elif name == b"host":
                 hosts.append(value)
         ours = uuid.uuid4().hex
-        scope["state"]["request_id"] = ours
         shown = given if _REQUEST_ID.fullmatch(given) else ours.encode()
+        # The engine gets our own id: two requests of one client's id at once would be one to it.
+        scope["state"] |= {"request_id": shown.decode(), "engine_request_id": ours}
         started = False
 
         async def named_send(message: Message) -> None:

@@ -19,14 +19,12 @@ from services.gateway.logs import log_event
 from services.gateway.metrics import Metrics
 from services.gateway.outcome import Ending, Outcome
 from services.gateway.pictures import Pictures
-from services.gateway.seated import SeatedResponse
+from services.gateway.seated import LAST_WORDS_S, SeatedResponse
 from services.gateway.settings import Settings
 from services.gateway.throughput import Throughput
 from services.sizing.catalogue import Catalogue, UnknownModelError
 from services.sizing.types import Plan
 from services.wire.errors import ApiError, NoAvailableWorker
-
-LAST_WORDS_S = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +52,7 @@ class Gateway:
         self.dispatcher = Dispatcher({served.id: served.queue for served in self.directory.models.values()})
         self.fleet = Fleet(self.directory.backends, self._on_ready, settings.poll_s)
         self.fits = FitBook(inputs.plan, inputs.catalogue)
-        self.throughput = Throughput(self.directory, self.started_s)
+        self.throughput = Throughput(self.directory, inputs.plan.cards if inputs.plan else (), self.started_s)
         self.metrics = Metrics(self.directory)
         self.pictures = Pictures(settings.limits.picture_bytes, settings.limits.picture_s, time.monotonic)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import time
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -54,10 +55,10 @@ class Fleet:
 
     async def _watch(self, backend: Backend) -> None:
         while True:
-            if backend.worker is not None:
-                await self._ask_worker(backend)
-            else:
-                await self._probe(backend)
+            try:
+                await (self._probe(backend) if backend.worker is None else self._ask_worker(backend))
+            except Exception:  # noqa: BLE001 - a watch that ended would freeze the backend's state for ever
+                log_event("watch_failed", {"backend": backend.id}, logging.ERROR, with_traceback=True)
             await asyncio.sleep(self._poll_s)
 
     def mark(self, backend: Backend, state: WorkerState, reason: str | None) -> None:

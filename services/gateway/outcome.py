@@ -35,6 +35,7 @@ class Outcome:
     """Times are monotonic seconds; None where that never happened. `model_id` is None when no served model was named."""
 
     request_id: str
+    engine_request_id: str
     route: str
     arrived_s: float
     model_id: str | None = None
@@ -88,7 +89,8 @@ class Outcome:
         """One flat line for the log: no prompt, no key, no text of the answer."""
         backend = self.backend
         line: dict[str, object] = {
-            "request_id": self.request_id, "route": self.route, "model": self.model_id, "stream": self.stream,
+            "request_id": self.request_id, "engine_request_id": self.engine_request_id,
+            "route": self.route, "model": self.model_id, "stream": self.stream,
             "status": self.status, "code": self.code, "ending": self.ending, "phase": self.phase, "attempts": self.attempts,
             "backend": backend.id if backend else None, "card": backend.card.id if backend and backend.card else None,
         }

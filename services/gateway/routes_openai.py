@@ -75,7 +75,7 @@ async def text(gateway: Gateway, request: Request, route: Route) -> Response:
     request.state.model_id = view.served.id if view.served else None
     served = admission.admit(view, "text", time.monotonic())  # 3
     admission.check_text(asked, served)
-    outcome = Outcome(request.state.request_id, route, arrived_s, served.id, asked.stream)
+    outcome = Outcome(request.state.request_id, request.state.engine_request_id, route, arrived_s, served.id, asked.stream)
     return TextResponse(gateway, served, outcome, asked)  # 4
 
 
@@ -97,7 +97,7 @@ async def images(gateway: Gateway, request: Request) -> Response:
     if largest is not None and size_px is not None and not admission.image_fits(served, size_px) and served.spec and largest.placement:
         report = gateway.fits.of_image(served.spec, largest.placement, *size_px)
     admission.check_image(asked, served, size_px, report)
-    outcome = Outcome(request.state.request_id, "/v1/images/generations", arrived_s, served.id)
+    outcome = Outcome(request.state.request_id, request.state.engine_request_id, "/v1/images/generations", arrived_s, served.id)
     base_url = f"{request.url.scheme}://{request.headers.get('host', '')}"
     return ImageResponse(gateway, served, outcome, asked, size_px, base_url)
 

@@ -74,15 +74,24 @@ def cards_json(gateway: Gateway) -> dict[str, Any]:
     cards = []
     for card in gateway.plan.cards if gateway.plan else ():
         placed = [backend for backend in gateway.directory.backends if backend.card is card]
-        planned = [b.placement.report.need_bytes for b in placed if b.placement]
         cards.append(to_json(card) | {
-            "planned_bytes": None if None in planned else sum(size for size in planned if size is not None),
+            "planned_bytes": _sum([backend.placement.report.need_bytes for backend in placed if backend.placement]),
+            "resident_bytes": _sum([(backend.status or {}).get("resident_bytes") for backend in placed]),
             "placements": [_placement_json(backend, now) for backend in placed],
         })
-    loose = [_backend_json(backend, now) for backend in gateway.directory.backends if backend.placement is None]
+    loose = [
+        _backend_json(backend, now) | {"url": backend.upstream.origin.url}
+        for backend in gateway.directory.backends if backend.placement is None
+    ]
     refusals = [to_json(refusal) for refusal in (gateway.plan.refusals if gateway.plan else ())]
     notes = list(gateway.plan.notes) if gateway.plan else []
     return listing(cards) | {"backends": loose, "refusals": refusals, "notes": notes}
+
+
+def _sum(sizes: list[int | None]) -> int | None:
+    """None when one of them is not known: a part is not the sum."""
+    known = [size for size in sizes if size is not None]
+    return sum(known) if len(known) == len(sizes) else None
 
 
 def _placement_json(backend: Backend, now: float) -> dict[str, Any]:
@@ -107,7 +116,6 @@ def _backend_json(backend: Backend, now: float) -> dict[str, Any]:
         "state": backend.state,
         "state_for_s": round(now - backend.since_s, 3),
         "reason": backend.reason,
-        "engine_url": backend.upstream.origin.url,
         "slots": backend.lane.slots,
         "in_flight": backend.lane.in_flight,
         "served": backend.finished,

@@ -7,6 +7,7 @@ around a returned StreamingResponse is given back before the first byte; one tak
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import time
 from abc import abstractmethod
 from typing import TYPE_CHECKING
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
 
 ATTEMPTS = 2
 END_OF_ANSWER_S = 0.2
+LAST_WORDS_S = 1.0
 
 
 class SeatedResponse(Response):
@@ -156,12 +158,14 @@ class SeatedResponse(Response):
         outcome.code = error.code
         if outcome.ending is not Ending.DRAINED:
             outcome.ending = Ending.FAILED if outcome.attempts > 0 and error.status >= 500 else Ending.REFUSED
-        if self.started:
-            await self.send_body(error_event(error), more=True)
-            return
-        body = orjson.dumps(error.body())
-        await self.send_head(error.status, "application/json", error.headers(), len(body))
-        await self.send_body(body)
+        with contextlib.suppress(TimeoutError):  # a client that does not read gets no last words either
+            async with asyncio.timeout(LAST_WORDS_S):
+                if self.started:
+                    await self.send_body(error_event(error), more=True)
+                    return
+                body = orjson.dumps(error.body())
+                await self.send_head(error.status, "application/json", error.headers(), len(body))
+                await self.send_body(body)
 
 
 async def _disconnected(receive: Receive) -> None:

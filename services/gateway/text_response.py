@@ -62,7 +62,7 @@ class TextResponse(SeatedResponse):
 
     async def attempt(self, backend: Backend) -> None:
         deadlines = self.gateway.settings.deadlines
-        request = backend.upstream.request("POST", self.request.route, self._body, self.outcome.request_id)
+        request = backend.upstream.request("POST", self.request.route, self._body, self.outcome.engine_request_id)
         exchange: Exchange | None = None
         try:
             async with PhaseTimer(self.outcome, deadlines.total_s) as timer:

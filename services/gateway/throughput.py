@@ -5,14 +5,16 @@ A request's tokens enter when it ends, spread over the time in which they came, 
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Sequence
 from typing import Any
 
-from services.gateway.directory import Directory, Served
+from services.gateway.backends import Backend
+from services.gateway.directory import Directory
 from services.gateway.logs import utc_now
 from services.gateway.outcome import Ending, Outcome
 from services.gateway.ring import Ring, Samples, percentile
 from services.gateway.settings import WINDOWS_S
+from services.sizing.types import Card
 
 SUMS = ("requests", "served", "failed", "prompt_tokens", "output_tokens", "images", "steps", "text_served", "image_served", "steps_known")
 
@@ -62,8 +64,9 @@ class Series:
 class Throughput:
     """All series of this gateway. `started_s` bounds every window: nothing is known of the time before."""
 
-    def __init__(self, directory: Directory, started_s: float) -> None:
+    def __init__(self, directory: Directory, cards: Sequence[Card], started_s: float) -> None:
         self._directory = directory
+        self._cards = cards
         self._started_s = started_s
         self._series = {backend.id: Series() for backend in directory.backends}
         self._refused: dict[tuple[str | None, str], Ring] = {}
@@ -78,22 +81,12 @@ class Throughput:
     def report(self, window: str, now: float) -> dict[str, Any]:
         """The JSON of `GET /v1/throughput` for one of WINDOWS_S."""
         directory = self._directory
-        by_card: dict[str, list[Served]] = {}
-        cards = {b.card.id: b.card for b in directory.backends if b.card is not None}
-        for served in directory.models.values():
-            for backend in served.backends:
-                if backend.card is not None and served not in by_card.setdefault(backend.card.id, []):
-                    by_card[backend.card.id].append(served)
         return {
             "object": "throughput", "window": window, "window_s": WINDOWS_S[window], "covered_s": round(self._covered_s(window, now), 3),
             "as_of": utc_now(), "windows": list(WINDOWS_S),
             "counted_from": "the usage that engines report, when a request ends, spread over the time its tokens took",
             "totals": self._entry(directory.backends, window, now) | {"refused": self._refusals(None, window, now)},
-            "cards": [
-                {"id": card.id, "name": card.name, "simulated": card.simulated, "models": [s.id for s in by_card[card.id]]}
-                | self._entry([b for b in directory.backends if b.card is card], window, now)
-                for card in cards.values()
-            ],
+            "cards": [self._card(card, window, now) for card in self._cards],
             "models": [
                 {"id": served.id, "kind": served.kind, "cards": sorted({b.card.id for b in served.backends if b.card}),
                  "waiting": len(served.queue.waiting)}
@@ -102,12 +95,16 @@ class Throughput:
             ],
         }
 
+    def _card(self, card: Card, window: str, now: float) -> dict[str, Any]:
+        backends = [backend for backend in self._directory.backends if backend.card is card]
+        about = {"id": card.id, "name": card.name, "simulated": card.simulated, "models": sorted({b.model_id for b in backends})}
+        return about | self._entry(backends, window, now)
+
     def _covered_s(self, window: str, now: float) -> float:
         """The seconds that a window really spans: the current second has only just begun, and before the start there is nothing."""
         return min(WINDOWS_S[window] - 1 + now % 1, now - self._started_s)
 
-    def _entry(self, backends: Iterable[Any], window: str, now: float) -> dict[str, Any]:
-        backends = list(backends)
+    def _entry(self, backends: Sequence[Backend], window: str, now: float) -> dict[str, Any]:
         series = [self._series[backend.id] for backend in backends]
         covered = self._covered_s(window, now)
         totals = {name: sum(s.sums[name].total(WINDOWS_S[window], now) for s in series) for name in SUMS}

@@ -275,9 +275,9 @@ class Upstream:
                 _, connection = await loop.create_connection(Connection, origin.host, origin.port, ssl=self._tls)
         except TimeoutError:
             raise ConnectFailed(f"no connection to {origin.url} within {connect_s:g} s") from None
-        except OSError as error:
+        except (OSError, UnicodeError) as error:  # UnicodeError: a host name that no name can be
             refused = isinstance(error, ConnectionRefusedError) or "refused" in str(error).lower()
-            raise ConnectFailed(f"no connection to {origin.url}: {error.strerror or error}", refused) from None
+            raise ConnectFailed(f"no connection to {origin.url}: {getattr(error, 'strerror', None) or error}", refused) from None
         return connection
 
     def _take(self) -> Connection | None:

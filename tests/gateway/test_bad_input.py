@@ -200,6 +200,15 @@ def test_other_names_are_not(gateway: GatewayProcess, host):
     assert gateway.http.get("/v1/models", headers={"host": host}).status_code == 400
 
 
+def test_two_requests_of_one_id_are_two_to_the_engine(loose: Loose):
+    for _ in range(2):
+        loose.gateway.post(CHAT, GOOD, headers={"x-request-id": "mine"})
+    assert loose.gateway.last_request()["request_id"] == "mine"
+    seen = [request["headers"]["x-request-id"] for request in loose.solo.state()["seen"]]
+    assert len(set(seen)) == 2
+    assert "mine" not in seen
+
+
 def test_request_id(gateway: GatewayProcess):
     assert gateway.http.get("/healthz", headers={"x-request-id": "abc-1.2_3"}).headers["x-request-id"] == "abc-1.2_3"
     for bad in ("a b", "x" * 200, "a\tb", '"'):
@@ -227,7 +236,7 @@ NAMES = st.sampled_from([*FIELDS, "messages", "model", "stream", "stop", "tools"
                          "chat_template_kwargs", "structured_outputs", "user", "prompt", "documents"]) | st.text(max_size=12)
 
 
-@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.dictionaries(NAMES, JSON, max_size=4))
 def test_any_json_gets_an_answer_that_is_no_500(loose: Loose, fields):
     body = json.dumps({"model": "solo", "messages": MESSAGES, "max_tokens": 1, **fields}).encode()
@@ -237,7 +246,7 @@ def test_any_json_gets_an_answer_that_is_no_500(loose: Loose, fields):
         assert set(answer.json()["error"]) == {"message", "type", "param", "code"}
 
 
-@settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.sampled_from(TEXT), st.binary(max_size=200) | st.tuples(st.integers(0, len(GOOD)), st.binary(min_size=1, max_size=3)))
 def test_any_bytes_get_an_answer_that_is_no_500(gateway: GatewayProcess, path, change):
     body = change if isinstance(change, bytes) else GOOD[: change[0]] + change[1] + GOOD[change[0] + len(change[1]) :]

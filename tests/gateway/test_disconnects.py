@@ -125,8 +125,9 @@ def test_after_the_end_is_nothing(loose: Loose):
 
 def test_the_connection_to_the_engine_is_used_again(loose: Loose):
     for _ in range(5):
-        assert loose.gateway.post(CHAT, chat(stream=True, max_tokens=2)).status_code == 200
-        assert loose.gateway.post(CHAT, chat(max_tokens=2)).status_code == 200
+        for streamed in (True, False):
+            assert loose.gateway.post(CHAT, chat(stream=streamed, max_tokens=2)).status_code == 200
+            until(lambda: loose.gateway.seats() == 0, "the connection is given back")
     assert loose.solo.state()["model_connections"] == 1
 
 

@@ -53,9 +53,3 @@ def test_streams_at_sigterm(draining):
     assert gateway.process.wait(5) == 0
     assert 1 < time.monotonic() - start < 5
     until(lambda: engine.state()["running"] == 0, "the engine's work has ended")
-
-
-def test_nothing_runs_at_sigint(draining):
-    gateway, _ = draining
-    gateway.process.send_signal(signal.SIGINT)
-    assert gateway.process.wait(3) == 0

@@ -48,7 +48,7 @@ def test_percentiles() -> None:
 
 
 def outcome(**more) -> Outcome:
-    made = Outcome("id", "/v1/chat/completions", 100.0)
+    made = Outcome("id", "ours", "/v1/chat/completions", 100.0)
     for name, value in more.items():
         setattr(made, name, value)
     return made

@@ -36,13 +36,6 @@ def test_the_worker_of_another_placement_is_not_believed(rig: Rig):
     until(lambda: rig.gateway.backends()["llm-vllm"]["state"] == "unreachable", "unreachable", 1)
 
 
-def test_a_silent_worker_is_unreachable_within_5_s(rig: Rig):
-    rig.engines["llm-llamacpp"].fault("slow_health", delay_s=30)
-    until(lambda: rig.gateway.backends()["llm-llamacpp"]["state"] == "unreachable", "unreachable", 5)
-    rig.engines["llm-llamacpp"].reset()
-    rig.gateway.wait_ready("llm-llamacpp")
-
-
 def test_throughput_counts_what_the_engine_says(rig: Rig):
     """40 tokens at 10 ms each: 41 events that must not be counted, 40 tokens that must."""
     rig.engines["llm-vllm"].set(itl_s=0.01)
