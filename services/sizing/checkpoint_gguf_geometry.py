@@ -21,7 +21,8 @@ ARCHITECTURES = {
     "llama": "LlamaForCausalLM", "qwen2": "Qwen2ForCausalLM", "qwen2vl": "Qwen2VLForConditionalGeneration", "qwen3": "Qwen3ForCausalLM",
     "qwen3moe": "Qwen3MoeForCausalLM", "qwen3next": "Qwen3NextForCausalLM", "qwen35": "Qwen3_5ForConditionalGeneration",
     "qwen35moe": "Qwen3_5MoeForConditionalGeneration", "phi3": "Phi3ForCausalLM", "gemma2": "Gemma2ForCausalLM",
-    "gemma3": "Gemma3ForConditionalGeneration", "gpt-oss": "GptOssForCausalLM", "smollm3": "SmolLM3ForCausalLM",
+    "gemma3": "Gemma3ForConditionalGeneration", "gemma4": "Gemma4ForConditionalGeneration",
+    "gpt-oss": "GptOssForCausalLM", "smollm3": "SmolLM3ForCausalLM",
     "granite": "GraniteForCausalLM", "granitemoe": "GraniteMoeForCausalLM", "granitehybrid": "GraniteMoeHybridForCausalLM",
     "olmo2": "Olmo2ForCausalLM", "olmoe": "OlmoeForCausalLM", "deepseek2": "DeepseekV2ForCausalLM",
     "mistral3": "Mistral3ForConditionalGeneration", "lfm2": "Lfm2ForCausalLM",
@@ -38,7 +39,7 @@ def geometry_of_gguf(header: GgufHeader, name: str) -> TextGeometry:
     arch = header.metadata.get("general.architecture")
     if not isinstance(arch, str) or not arch:
         raise CheckpointError(f"{name}: general.architecture is missing; the file does not say what model it holds.")
-    keys = _Keys(header.metadata, arch, name)
+    keys = _Keys(header, arch, name)
     tensors = {tensor.name: tensor for tensor in header.tensors}
     embedding = tensors.get("token_embd.weight")
     if embedding is None or len(embedding.shape) != 2:
@@ -69,7 +70,8 @@ def geometry_of_gguf(header: GgufHeader, name: str) -> TextGeometry:
         sliding_window_layers=window_layers,
         recurrent=recurrent,
     )
-    return _with_experts(_with_latent(geometry, keys), keys)
+    geometry = _with_experts(_with_latent(geometry, keys), keys)
+    return _with_gemma4(geometry, keys) if arch == "gemma4" else geometry
 
 
 _NORMS = ("attn_norm", "ffn_norm", "attn_output_norm", "layer_output_norm", "post_attention_norm", "post_ffw_norm", "attn_post_norm")
@@ -89,8 +91,9 @@ def quant_of_gguf(header: GgufHeader) -> str | None:
 class _Keys:
     """The metadata of one architecture. A list (one figure per layer) counts as its largest."""
 
-    def __init__(self, metadata: dict[str, Any], arch: str, name: str) -> None:
-        self._metadata, self._arch, self._name = metadata, arch, name
+    def __init__(self, header: GgufHeader, arch: str, name: str) -> None:
+        self._metadata, self._arch, self._name = header.metadata, arch, name
+        self._tensors = header.tensors
 
     def raw(self, key: str) -> Any:
         return self._metadata.get(f"{self._arch}.{key}")
@@ -102,6 +105,14 @@ class _Keys:
         if value is None or (type(value) is int and 0 <= value <= MAX_NUMBER):
             return value
         raise CheckpointError(f"{self._name}: {self._arch[:40]}.{key} is {str(value)[:40]!r}; a whole number from 0 to 2**40 is needed.")
+
+    def each(self, key: str) -> list[int]:
+        """The figures of a list that is not all zeros; empty where the key is no list."""
+        value = self.raw(key)
+        return [item for item in value if type(item) is int and 0 < item <= MAX_NUMBER] if isinstance(value, list) else []
+
+    def tensors_named(self, part: str) -> int:
+        return sum(1 for tensor in self._tensors if tensor.name.endswith(f".{part}"))
 
     def needed(self, key: str) -> int:
         value = self.number(key)
@@ -172,4 +183,25 @@ def _with_experts(geometry: TextGeometry, keys: _Keys) -> TextGeometry:
         moe_intermediate_size=width,
         shared_expert_intermediate_size=shared or None,
         num_dense_layers=keys.number("leading_dense_block_count") or None,
+    )
+
+
+def _with_gemma4(geometry: TextGeometry, keys: _Keys) -> TextGeometry:
+    """Lists per layer say which layers are wider; `attention.shared_kv_layers` counts those that borrow a cache."""
+    layers = geometry.num_hidden_layers
+    borrowing = min(keys.number("attention.shared_kv_layers") or 0, layers - 1)
+    heads_kv = keys.each("attention.head_count_kv")
+    widths = keys.each("feed_forward_length")
+    window_layers = geometry.sliding_window_layers
+    return replace(
+        geometry,
+        head_dim=keys.number("attention.key_length_swa") or geometry.head_dim,
+        full_attention_head_dim=keys.number("attention.key_length"),
+        full_attention_kv_heads=min(heads_kv) if len(set(heads_kv)) > 1 else None,
+        full_attention_shares_kv=keys.tensors_named("attn_v.weight") < keys.tensors_named("attn_k.weight"),
+        intermediate_size=min(widths, default=geometry.intermediate_size),
+        wide_mlp_layers=sum(1 for width in widths if width > min(widths)) or None,
+        kv_layers=layers - borrowing if borrowing else None,
+        sliding_window_layers=window_layers * (layers - borrowing) // layers if window_layers else None,
+        per_layer_embedding_size=keys.number("embedding_length_per_layer_input") or None,
     )

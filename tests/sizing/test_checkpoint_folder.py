@@ -150,6 +150,19 @@ CONFIGS: dict[str, tuple[dict[str, Any], dict[str, object]]] = {
                n_routed_experts=64, n_shared_experts=2, moe_intermediate_size=1408, num_experts_per_tok=6, first_k_dense_replace=1),
         {"mla_kv_lora_rank": 512, "shared_expert_intermediate_size": 2816, "num_dense_layers": 1, "mla_q_lora_rank": None},
     ),
+    "gemma4 e4b": (
+        {"architectures": ["Gemma4ForConditionalGeneration"], "model_type": "gemma4", "text_config": {
+            "model_type": "gemma4_text", "hidden_size": 2560, "num_hidden_layers": 42, "intermediate_size": 10240, "num_attention_heads": 8,
+            "num_key_value_heads": 2, "head_dim": 256, "global_head_dim": 512, "num_kv_shared_layers": 18,
+            "hidden_size_per_layer_input": 256, "sliding_window": 512, "vocab_size": 262144, "max_position_embeddings": 131072,
+            "layer_types": (["sliding_attention"] * 5 + ["full_attention"]) * 7}},
+        {"kv_layers": 24, "sliding_window_layers": 20, "full_attention_head_dim": 512, "per_layer_embedding_size": 256},
+    ),
+    "lfm2": (
+        config(model_type="lfm2", num_hidden_layers=16, intermediate_size=12288, block_auto_adjust_ff_dim=True, block_multiple_of=256,
+               layer_types=["conv"] * 10 + ["full_attention"] * 6, conv_L_cache=3),
+        {"intermediate_size": 8192, "kv_layers": 6},
+    ),
     "nomic names": (
         {"model_type": "nomic_bert", "n_embd": 768, "n_head": 12, "n_inner": 3072, "n_layer": 12, "n_positions": 8192, "vocab_size": 30528},
         {"hidden_size": 768, "num_hidden_layers": 12, "max_position_embeddings": 8192, "intermediate_size": 3072},

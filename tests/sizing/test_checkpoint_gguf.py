@@ -76,6 +76,22 @@ def test_a_window_and_per_layer_lists_are_understood() -> None:
     assert (geometry.head_dim, geometry.num_key_value_heads, geometry.intermediate_size) == (32, 1, 128)
 
 
+def test_gemma4s_lists_per_layer_are_understood() -> None:
+    """The lists of an E2B: 10 layers, the last 5 borrow a cache and have the wide MLP, every fifth has no window and wider heads."""
+    keys = [
+        words("general.architecture", "gemma4"), number("gemma4.block_count", 10), number("gemma4.context_length", 131072),
+        number("gemma4.embedding_length", 64), numbers("gemma4.feed_forward_length", [128] * 5 + [256] * 5),
+        number("gemma4.attention.head_count", 4), number("gemma4.attention.head_count_kv", 1),
+        number("gemma4.attention.key_length", 64), number("gemma4.attention.key_length_swa", 32),
+        number("gemma4.attention.sliding_window", 512), numbers("gemma4.attention.sliding_window_pattern", [1, 1, 1, 1, 0] * 2),
+        number("gemma4.attention.shared_kv_layers", 5), number("gemma4.embedding_length_per_layer_input", 16),
+    ]  # fmt: skip
+    geometry = geometry_of_gguf(read(gguf(keys, [tensor("token_embd.weight", (64, 128), 1, 0)], 64 * 128 * 2)), "m.gguf")
+    assert (geometry.head_dim, geometry.full_attention_head_dim, geometry.full_attention_kv_heads) == (32, 64, None)
+    assert (geometry.kv_layers, geometry.sliding_window_layers, geometry.sliding_window_tokens) == (5, 4, 512)
+    assert (geometry.intermediate_size, geometry.wide_mlp_layers, geometry.per_layer_embedding_size) == (128, 5, 16)
+
+
 def head(tensors: int = 0, pairs: int = 0, version: int = 3) -> bytes:
     return b"GGUF" + struct.pack("<IQQ", version, tensors, pairs)
 
