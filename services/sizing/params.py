@@ -12,6 +12,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from typing import Literal
 
 from services.sizing.types import RecurrentLayers, TextGeometry
@@ -112,6 +113,7 @@ def active_params(geometry: TextGeometry) -> int:
     return count_params(geometry) - experts + experts * geometry.num_experts_per_tok // geometry.num_experts
 
 
+@lru_cache(maxsize=8)  # a handful: every question about one model asks for its tensors several times in a row
 def tensors_of(geometry: TextGeometry) -> tuple[TensorShape, ...]:
     """Every tensor of the text model. Raises ValueError for more layers than any model has."""
     if not 0 <= geometry.num_hidden_layers <= MAX_LAYERS:

@@ -25,6 +25,9 @@ EFFICIENCY: dict[str, Efficiency] = {
     "RDNA1": Efficiency(0.56, 0.64, "RX 5700 XT, 7B Q4_0, Vulkan: 65.2 tok/s, pp 468 (llama.cpp#13324)"),
     "RDNA2": Efficiency(0.75, 0.86, "RX 6600, 8B: 34.5 tok/s (kreier); RX 6800 XT 13B pp 684 (llama.cpp#2059)"),
 }
+# On Pascal the 2- and 3-bit k-quants reach less of the bandwidth than 4-bit ones: P40, 7B, Q3_K_S 30.9 tok/s of 2.75 GiB against Q4_0
+# 56.8 of 3.56 GiB (ggml-org/llama.cpp#4766).
+PASCAL_SMALL_QUANT_SHARE = 0.42
 CMP_STOCK: dict[str, Efficiency] = {
     "CMP 90HX": Efficiency(0.23, 0.25, "stock: Qwen3.5-9B Q4_K_XL 30.4 tok/s (Rhonstin), gemma-4-12B pp 224 (WildFlash1st)"),
     "CMP 170HX 8GB": Efficiency(0.10, 0.46, "stock: Mistral 7B Q4_K_M 33 tok/s, pp 400 (kostakoff)"),
@@ -40,6 +43,14 @@ SD15_IT_S: dict[str, float] = {
     "RTX 2080 Ti 11GB": 10.78, "RTX 3050 8GB": 4.30, "RTX 3060 12GB": 6.23, "RTX 3060 Ti 8GB": 7.79, "RTX 3070 8GB": 9.67,
     "RTX 3070 Ti 8GB": 9.73, "RTX 3080 10GB": 11.90, "RTX 3080 12GB": 12.62, "RTX 3080 Ti 12GB": 12.90, "RTX 3090 24GB": 12.95,
     "RTX 3090 Ti 24GB": 15.47, "Tesla V100 16GB": 10.50, "Tesla V100 32GB": 15.37, "A100 40GB": 13.27, "A100 80GB": 23.53,
+}  # fmt: skip
+# Counted with torch's FlopCounterMode on the modules without weights (diffusers 0.42.1): SD 1.5's UNet at 512 x 512 is 0.8033e12 FLOP a
+# pass (two passes a step with guidance), SDXL's at 1024 x 1024 6.761e12, the VAE of both decodes 512 x 512 in 2.515e12.
+SD15_STEP_FLOP = 2 * 0.8033e12
+VAE_FLOP_PER_MPX = 2.515e12 / 0.25
+# FLOP of one pass per denoiser parameter and megapixel (1024 x 1024): the above / 859,520,964 / 0.25 and / 2,567,463,684 / 1.
+UNET_FLOP_PER_PARAM_MPX: dict[str, float] = {
+    "StableDiffusionPipeline": 3738.0, "LatentConsistencyModelPipeline": 3738.0, "StableDiffusionXLPipeline": 2633.0,
 }  # fmt: skip
 # Process start to ready, without the transfer of weights: vLLM eager 36-56 s, llama.cpp 0.7-1.3 s (both CPU builds, 135M model);
 # the image engine's imports and pipeline on CPU about 10 s.

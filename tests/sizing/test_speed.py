@@ -7,9 +7,9 @@ import pytest
 from services.sizing.cards import load_cards, parse_cards, simulated_cpu_card, spec_of
 from services.sizing.catalogue import load_catalogue
 from services.sizing.fit import fit
-from services.sizing.speed import decode_tok_s, prefill_tok_s
-from services.sizing.speed_data import CMP_STOCK, EFFICIENCY, SD15_IT_S, link_bytes_per_s
-from services.sizing.types import Host, TextWorkload
+from services.sizing.speed import decode_tok_s, images_per_min, prefill_tok_s
+from services.sizing.speed_data import CMP_STOCK, EFFICIENCY, SD15_IT_S, SD15_STEP_FLOP, VAE_FLOP_PER_MPX, link_bytes_per_s
+from services.sizing.types import Host, ImageWorkload, Speed, TextWorkload
 from tests.sizing.geometry import LLAMA_8B, QWEN3_30B_A3B
 
 GIB = 2**30
@@ -36,6 +36,15 @@ def test_decode_is_near_what_others_measured(card: str, model: str, measured: fl
     report = fit(parse_cards(card)[0], CATALOGUE.get(model), HOST, variant_id="q4_k_m-gguf", workload=TextWorkload(2048, 1))
     assert report.speed is not None
     assert report.speed.decode_tok_s == pytest.approx(measured, rel=0.35)
+
+
+def test_on_pascal_a_smaller_quant_is_not_a_faster_one() -> None:
+    model, card, one = CATALOGUE.get("mistral-nemo-instruct-2407"), parse_cards("P102-100 10GB")[0], TextWorkload(2048, 1)
+    speeds = [fit(card, model, HOST, variant_id=variant, workload=one).speed for variant in ("q3_k_m-gguf", "q4_k_m-gguf")]
+    small, usual = (speed.decode_tok_s if speed else None for speed in speeds)
+    assert small is not None
+    assert usual is not None
+    assert small < usual
 
 
 def test_prefill_worked_number() -> None:
@@ -71,10 +80,47 @@ def test_loading_over_a_riser_is_slow_and_unknown_links_are_unknown() -> None:
     assert unknown.load_s is None
 
 
-def test_images_per_minute() -> None:
-    report = fit(parse_cards("RTX 3060 12GB")[0], CATALOGUE.get("sd-1.5"), HOST)
+def speed(card: str, model: str, workload: ImageWorkload | TextWorkload | None = None) -> Speed:
+    report = fit(parse_cards(card)[0], CATALOGUE.get(model), HOST, workload=workload)
     assert report.speed is not None
-    assert report.speed.images_per_min == pytest.approx(60 * 6.23 / CATALOGUE.get("sd-1.5").image.default_steps, abs=0.1)  # type: ignore[union-attr]
+    return report.speed
+
+
+def test_images_per_minute_worked_number() -> None:
+    assert images_per_min(6.23, 25 * SD15_STEP_FLOP + 2.515e12) == pytest.approx(14.1, abs=0.05)
+    steps = CATALOGUE.get("sd-1.5").image.default_steps  # type: ignore[union-attr]
+    expected = 60 * 6.23 / (steps + VAE_FLOP_PER_MPX / 4 / SD15_STEP_FLOP)
+    assert speed("RTX 3060 12GB", "sd-1.5").images_per_min == pytest.approx(expected, rel=0.01)
+
+
+def test_a_bigger_model_and_picture_make_fewer_images() -> None:
+    small, large = speed("RTX 3090", "sd-1.5").images_per_min, speed("RTX 3090", "sdxl").images_per_min
+    assert small is not None
+    assert large is not None
+    assert 4 < small / large < 12, "SDXL's pass at its native size is 8.4 times the FLOP of SD 1.5's at its own"
+
+
+@pytest.mark.parametrize(("model", "word"), [("digits-sd", "fixed cost"), ("flux.1-schnell", "UNet")])
+def test_images_that_nobody_measured_the_like_of_are_not_predicted(model: str, word: str) -> None:
+    found = speed("RTX 3090", model)
+    assert found.images_per_min is None
+    assert word in found.basis
+
+
+def test_a_tiny_picture_is_not_predicted() -> None:
+    assert speed("RTX 3090", "sd-1.5", ImageWorkload(512, 512)).images_per_min is not None
+    assert speed("RTX 3090", "sd-1.5", ImageWorkload(192, 192)).images_per_min is None
+
+
+def test_embedding_models_decode_nothing() -> None:
+    found = speed("RTX 3090", "bge-m3")
+    assert found.decode_tok_s is None
+    assert found.prefill_tok_s is not None
+
+
+def test_a_tiny_language_model_says_that_its_step_time_is_one_card_s() -> None:
+    assert "fixed cost" in speed("RTX 3090", "smollm2-135m-instruct").basis
+    assert "fixed cost" not in speed("RTX 3090", "llama-3.1-8b-instruct").basis
 
 
 def test_no_source_no_figure() -> None:
