@@ -86,11 +86,12 @@ def host_need(model: ModelSpec, variant: Variant, choice: EngineChoice, bill: Me
     own = OVERHEADS[choice.environment]
     disk = variant.file_bytes or variant.weight_bytes or bill.weights_bytes
     if choice.environment.endswith("-cpu"):
-        return HostNeed(bill.total_bytes, disk)
-    held = 0
+        return HostNeed(bill.total_bytes, disk, bill.total_bytes)
     if choice.engine is Engine.LLAMACPP and model.text is not None:
-        held = llamacpp_bytes(model.text, variant, on_gpu=True)[1]
-    elif model.image is not None:
+        resident = own.host_bytes + llamacpp_bytes(model.text, variant, on_gpu=True)[1]
+        return HostNeed(resident, disk, resident)
+    if model.image is not None:
         sizes = [component_bytes(part, variant.quant, DTYPE_BYTES[choice.dtype]) for part in model.image.components]
-        held = max(sizes, default=0) if choice.offload == "none" else sum(sizes)
-    return HostNeed(own.host_bytes + held, disk)
+        peak = own.host_bytes + (max(sizes, default=0) if choice.offload == "none" else sum(sizes))
+        return HostNeed(peak, disk, own.host_bytes if choice.offload == "none" else peak)
+    return HostNeed(own.host_bytes, disk, own.host_bytes)

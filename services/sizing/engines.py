@@ -26,9 +26,11 @@ DTYPE_BYTES = {"float32": 4, "float16": 2, "bfloat16": 2, "auto": 2}
 
 @dataclass(frozen=True, slots=True)
 class EngineRefusal:
-    """No engine runs this variant on this card; `reason` is a sentence."""
+    """No engine runs this variant on this card; `reason` is a sentence. `wrong_format` marks the least telling one: the engine that was
+    asked for reads other files."""
 
     reason: str
+    wrong_format: bool = False
 
 
 def choose(
@@ -53,7 +55,7 @@ def choices(
     native = {"diffusers": Engine.DIFFUSERS, "gguf": Engine.LLAMACPP, "safetensors": Engine.VLLM}[variant.format]
     # 2
     if engine is not None and engine is not native:
-        return EngineRefusal(f"{engine.value} can't run {variant.id}: a {variant.format} checkpoint is run by {native.value}.")
+        return EngineRefusal(f"{engine.value} can't run {variant.id}: a {variant.format} checkpoint is run by {native.value}.", True)
     if variant.format != "gguf":
         try:
             parse_scheme(variant.quant)

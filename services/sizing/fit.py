@@ -27,8 +27,9 @@ from services.sizing.types import (
     Workload,
 )
 
-# A variant that loses more than this (relative perplexity) is offered only when nothing better fits.
-ACCEPTABLE_LOSS = 0.045
+# A variant that loses more than this (relative perplexity) is offered only when nothing better fits: 4-bit k-quants, AWQ, GPTQ and NF4 are
+# below it, the 3-bit and 2-bit mixes and Q4_0 above.
+ACCEPTABLE_LOSS = 0.032
 DEFAULT_CONTEXT_TOKENS = 4096
 DEFAULT_SEQUENCES = 4
 MAX_HINTS = 6
@@ -79,8 +80,8 @@ def fit(
     # 3, 4
     chosen = _choose(question, ways, workload)
     if chosen.choice.engine is Engine.LLAMACPP and engine is None:
-        said = replace(chosen.choice, reasons=(*chosen.choice.reasons, *refusals[:2]))
-        chosen = replace(chosen, choice=said)
+        why = tuple(refusals[:2]) + _vllm_short(question, ways, chosen.workload)
+        chosen = replace(chosen, choice=replace(chosen.choice, reasons=(*chosen.choice.reasons, *why)))
     # 5
     report = _report(question, chosen)
     if chosen.verdict is Verdict.FITS:
@@ -133,15 +134,17 @@ def _ways(question: _Question, variant_id: str | None) -> tuple[list[tuple[Varia
     """Every (variant, choice), best first, and the sentences of the refusals."""
     found: list[tuple[Variant, EngineChoice]] = []
     refusals: list[str] = []
+    formats: list[str] = []
     spec = spec_of(question.card)
     for variant in question.model.variants:
         if variant_id is not None and variant.id != variant_id:
             continue
         answer = choices(question.card, spec, question.host, question.model, variant, question.engine)
         if isinstance(answer, EngineRefusal):
-            refusals.append(answer.reason)
+            (formats if answer.wrong_format else refusals).append(answer.reason)
         else:
             found += [(variant, choice) for choice in answer]
+    refusals = refusals or formats
     if variant_id is not None and not found and not refusals:
         known = ", ".join(variant.id for variant in question.model.variants)
         refusals.append(f"{question.model.id} has no variant {variant_id}; it has {known}.")
@@ -170,6 +173,15 @@ def _choose(question: _Question, ways: list[tuple[Variant, EngineChoice]], workl
     return last
 
 
+def _vllm_short(question: _Question, ways: list[tuple[Variant, EngineChoice]], workload: Workload) -> tuple[str, ...]:
+    """Why vLLM, which could run the model here, was passed over: the first of its ways does not fit."""
+    for variant, choice in ways:
+        if choice.engine is Engine.VLLM:
+            judged = _judged(question, variant, choice, workload)
+            return (f"vLLM ({variant.quant}) would not do: {judged.reason}",) if judged.verdict is not Verdict.FITS else ()
+    return ()
+
+
 def _judged(question: _Question, variant: Variant, choice: EngineChoice, workload: Workload) -> Judged:
     return judge(question.model, variant, choice, workload, question.host, question.card, question.have_bytes)
 
@@ -182,7 +194,7 @@ def _report(question: _Question, chosen: Judged) -> FitReport:
         need_bytes=bill.total_bytes, have_bytes=question.have_bytes, headroom_bytes=question.have_bytes - bill.total_bytes,
         margin_bytes=bill.reserve_bytes,
         largest=largest_workload(model, chosen.variant, chosen.choice, chosen.workload, question.host, card, question.have_bytes),
-        speed=predict(card, model, chosen.choice, chosen.workload, bill), host=chosen.host,
+        speed=predict(card, model, chosen.choice, chosen.workload, bill, chosen.variant.quant), host=chosen.host,
     )  # fmt: skip
 
 

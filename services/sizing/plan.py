@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
 from services.sizing.catalogue import Catalogue
-from services.sizing.fit import ACCEPTABLE_LOSS, fit, loss_of, worth
+from services.sizing.fit import ACCEPTABLE_LOSS, default_workloads, fit, loss_of, worth
 from services.sizing.judge import MAX_BATCH
 from services.sizing.types import (
     Card,
@@ -46,6 +46,7 @@ class _Draft:
     placed: dict[str, list[tuple[ModelSpec, FitReport]]] = field(default_factory=dict)
     refusals: list[Refusal] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
+    hopeless: dict[tuple[Card, str], int] = field(default_factory=dict)
 
     def left_bytes(self, card: Card, *, without: FitReport | None = None) -> int:
         """What the card can still give, as if `without` were not there."""
@@ -53,11 +54,12 @@ class _Draft:
         return have - sum(report.need_bytes or 0 for _, report in self.placed.get(card.id, []) if report is not without)
 
     def host_left_bytes(self, *, without: FitReport | None = None) -> int | None:
-        """Host RAM not yet promised; None when it is not known how much there is."""
+        """Host RAM that no engine will hold for good; None when it is not known how much there is. What an engine takes only while it
+        loads must fit beside the others, but is free again for the next: workers start one after another."""
         if self.host.ram_bytes is None:
             return None
         on_gpus = [report for card in self.cards if card.vendor != "cpu" for _, report in self.placed.get(card.id, [])]
-        promised = sum((report.host.ram_bytes or 0) for report in on_gpus if report.host and report is not without)
+        promised = sum((report.host.resident_bytes or 0) for report in on_gpus if report.host and report is not without)
         return self.host.ram_bytes - HOST_OWN_BYTES - promised
 
     def engine_for(self, model: ModelSpec) -> Engine | None:
@@ -100,9 +102,13 @@ def make_plan(
     return Plan(1, host, draft.cards, _placements(draft), tuple(draft.refusals), tuple(dict.fromkeys(draft.notes)))
 
 
-def _ask(draft: _Draft, card: Card, model: ModelSpec, workload: Workload | None = None, catalogue: Catalogue | None = None) -> FitReport:
-    """The fit on what is left of the card; with too little host RAM left for vLLM, the same with llama.cpp."""
+def _ask(
+    draft: _Draft, card: Card, model: ModelSpec, workload: Workload | None = None, catalogue: Catalogue | None = None, sharers: int = 1
+) -> FitReport:
+    """The fit on what is left of the card and of host RAM (its fair share, where `sharers` cards still wait for an engine)."""
     host_left = draft.host_left_bytes()
+    if host_left is not None:
+        host_left //= sharers
     host = draft.host if host_left is None or card.vendor == "cpu" else replace(draft.host, ram_bytes=max(0, host_left))
     return fit(
         card, model, host, workload=workload, engine=draft.engine_for(model), have_bytes=draft.left_bytes(card), catalogue=catalogue
@@ -148,29 +154,38 @@ def _place_best(draft: _Draft, cards: list[Card], catalogue: Catalogue) -> None:
             if _place_first(draft, card, images):
                 for_images = card.id
                 break
-    for card in cards:
-        if card.id != for_images and not _place_first(draft, card, chats) and not _place_first(draft, card, images):
+    waiting = [card for card in cards if card.id != for_images]
+    for index, card in enumerate(waiting):
+        # A fair share of host RAM first, so that all cards get to work; where that is too little for any engine, first come, first served.
+        tries = ((chats, len(waiting) - index), (chats, 1), (images, 1))
+        if not any(_place_first(draft, card, models, sharers) for models, sharers in tries):
             left = draft.host_left_bytes()
             host = f" (of host RAM {gib(left)} are left for its engine)" if left is not None and left < GIB else ""
             draft.notes.append(f"Nothing of the catalogue fits {card.name}, {card.id}{host}.")
 
 
-def _place_first(draft: _Draft, card: Card, models: list[ModelSpec]) -> bool:
-    """The first model that fits without being crippled by it."""
+def _place_first(draft: _Draft, card: Card, models: list[ModelSpec], sharers: int = 1) -> bool:
+    """The first model that fits without being crippled by it. What an equal card could not hold is not asked again, unless
+    there is more host RAM for it now."""
+    kind = replace(card, id="", index=None, pci_address=None, render_node=None)
+    share = (draft.host_left_bytes() or 0) // sharers
     for model in models:
-        report = _ask(draft, card, model)
+        if draft.hopeless.get((kind, model.id), -1) >= share:
+            continue
+        report = _ask(draft, card, model, sharers=sharers)
         if report.verdict is Verdict.FITS and not _poor(model, report):
             _place(draft, card, model, report)
             return True
+        draft.hopeless[kind, model.id] = share
     return False
 
 
 def _poor(model: ModelSpec, report: FitReport) -> bool:
-    """Not worth a card of its own: crippled by quantization, too slow to read along, images smaller than the model's own size, or weights
-    that cross the bus for every image."""
+    """Not worth a card of its own: crippled by quantization, too slow to read along, less than the usual context, sequences or image size,
+    or weights that cross the bus for every image."""
     lossy = any(variant.id == report.variant_id and loss_of(variant) > ACCEPTABLE_LOSS for variant in model.variants)
     slow = report.speed is not None and report.speed.decode_tok_s is not None and report.speed.decode_tok_s < SLOWEST_CHAT_TOK_S
-    small = isinstance(report.workload, ImageWorkload) and model.image is not None and report.workload.width_px < model.image.native_px
+    small = report.workload != default_workloads(model)[0]
     return lossy or slow or small or (report.choice is not None and report.choice.offload != "none")
 
 

@@ -355,10 +355,11 @@ class Speed:
 
 @dataclass(frozen=True, slots=True)
 class HostNeed:
-    """What the host must have beside the card: RAM at the peak of loading, disk for the weights."""
+    """What the host must have beside the card: RAM at the peak of loading, disk for the weights, RAM that stays taken while serving."""
 
     ram_bytes: int | None
     disk_bytes: int | None
+    resident_bytes: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

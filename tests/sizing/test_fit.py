@@ -143,7 +143,7 @@ def test_the_simulated_card_is_labelled() -> None:
     assert report.choice is not None
     assert report.choice.environment == "vllm-cpu"
     assert report.bill is not None
-    assert report.bill.engine_bytes == int(2.1e9)
+    assert report.bill.engine_bytes == int(1.5e9)
     assert report.host is not None
     assert report.host.ram_bytes == report.need_bytes
 
@@ -153,6 +153,16 @@ def test_llamacpp_on_a_cpu_says_why_not_vllm() -> None:
     report = fit(simulated_cpu_card(int(1.2 * GIB)), SMOL, Host(4 * GIB, 3 * GIB, "Old", 2, flags, "x86_64"))
     assert report.choice is not None
     assert report.choice.engine is Engine.LLAMACPP, "vLLM alone takes more than this card has"
+    assert any("vLLM" in sentence and "short" in sentence for sentence in report.choice.reasons)
+
+
+def test_an_engine_asked_for_is_refused_with_the_reason_that_matters() -> None:
+    report = fit(card("P104-100 8GB"), LLAMA, HOST, engine=Engine.VLLM)
+    assert report.verdict is Verdict.DOES_NOT_FIT
+    assert "7.5" in report.reason
+    assert "gguf" not in report.reason
+    only_gguf = replace(LLAMA, variants=tuple(variant for variant in LLAMA.variants if variant.format == "gguf"))
+    assert "gguf checkpoint" in fit(card("P104-100 8GB"), only_gguf, HOST, engine=Engine.VLLM).reason
 
 
 @pytest.mark.parametrize(

@@ -91,14 +91,19 @@ def test_a_mixed_rig() -> None:
 
 
 def test_small_hosts_prefer_llamacpp_and_run_out_honestly() -> None:
-    plan = check(make_plan(SMALL, parse_cards("RTX 3060 Ti:12"), CATALOGUE))
+    plan = check(make_plan(SMALL, parse_cards("RTX 3060 Ti:24"), CATALOGUE))
     texts = [placement for placement in plan.placements if isinstance(placement.workload, TextWorkload)]
     assert texts
     assert all(placement.choice.engine is Engine.LLAMACPP for placement in texts)
-    promised = sum(placement.report.host.ram_bytes or 0 for placement in plan.placements if placement.report.host)
+    promised = sum(placement.report.host.resident_bytes or 0 for placement in plan.placements if placement.report.host)
     assert SMALL.ram_bytes is not None
     assert promised <= SMALL.ram_bytes
     assert any("host RAM" in note for note in plan.notes)
+
+
+def test_host_ram_is_shared_so_that_every_card_works() -> None:
+    plan = check(make_plan(SMALL, parse_cards("P104-100 8GB:6"), CATALOGUE))
+    assert len(plan.placements) == 6
 
 
 def test_wishes() -> None:
