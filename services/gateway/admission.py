@@ -116,14 +116,18 @@ def _until_ready_s(backend: Backend, now: float) -> float:
 
 
 def check_text(request: TextRequest, served: Served) -> None:
-    """1. Pictures for a model that can't see: 400. 2. More output than the largest context: 400. 3. A token that the model has not: 400."""
+    """1. Pictures for a model that can't see: 400. 2. More output than the largest context: 400. 3. More answers at once than any placement
+    holds sequences: 400. 4. A token that the model has not: 400."""
     if request.pictures and not served.takes_pictures:  # 1
         raise InvalidValue(f"{served.id} reads text only; leave the picture parts out.", param="messages")
     context = served.context_tokens
     if context is not None and request.output_tokens >= context:  # 2
         raise context_exceeded(request, None, served)
+    sequences = max(backend.lane.slots for backend in served.backends)
+    if request.n > sequences:  # 3
+        raise InvalidValue(f"n must be at most {sequences}: {served.id} holds {sequences} sequences at once.", param="n")
     vocabulary = served.spec.text.vocab_size if served.spec and served.spec.text else None
-    if vocabulary is not None:  # 3
+    if vocabulary is not None:  # 4
         for token in request.body.get("logit_bias") or ():
             if int(token) >= vocabulary:
                 message = f"logit_bias names the token {shown(int(token))}; {served.id} has the tokens 0 to {vocabulary - 1}."

@@ -132,6 +132,13 @@ def test_output_beyond_the_context(directory: Directory) -> None:
         check_text(read_text_request("/v1/chat/completions", raw.replace(b"512", b"511")), served)
 
 
+def test_more_answers_than_sequences(directory: Directory) -> None:
+    raw = b'{"model":"m","messages":[{"role":"user","content":"x"}],"n":3}'
+    with pytest.raises(InvalidValue, match="at most 2"):
+        check_text(read_text_request("/v1/chat/completions", raw), directory.models[SMOL])
+    check_text(read_text_request("/v1/chat/completions", raw.replace(b"3", b"2")), directory.models[SMOL])
+
+
 def test_image_too_large_says_whose_limit_it_is(directory: Directory) -> None:
     served = directory.models["digits-sd"]
     largest = largest_image(served)
