@@ -131,7 +131,7 @@ KINDS: tuple[CardKind, ...] = (
         llamacpp=_ROCM, no_diffusion=_NO_AMD_TORCH, bnb=False, sources="llama.cpp ROCm image targets; engines table sections 4, 5, 9",
     ),
     CardKind(
-        "other AMD", gfx=("gfx",), no_vllm="vLLM's ROCm build has no kernels for this AMD card", llamacpp=_VULKAN,
+        "an AMD card without ROCm kernels", gfx=("gfx",), no_vllm="vLLM's ROCm build has no kernels for this AMD card", llamacpp=_VULKAN,
         no_diffusion=_NO_AMD_TORCH, bnb=False,
         sources="ROCm 7 and llama.cpp's ROCm image leave out gfx803, gfx900, gfx906; Vulkan beats ROCm on RX 5700 XT (llama.cpp#13324)",
     ),

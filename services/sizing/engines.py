@@ -147,6 +147,8 @@ def _vllm(
     family = parse_scheme(variant.quant).family
     if family not in kind.vllm_quants:
         return EngineRefusal(f"vLLM has no {variant.quant} kernels for {kind.name} ({card.name}).")
+    if family == "bnb" and model.text and model.text.num_experts:
+        return EngineRefusal(f"{variant.quant} is not used with experts: no run of vLLM's bitsandbytes loader on such a model was found.")
     # 2
     dtype = on.dtypes[0]
     if dtype == "float16" and model.text and model.text.architecture.startswith(NO_FLOAT16):
@@ -158,10 +160,19 @@ def _vllm(
     reasons = [on.why] + ([f"vLLM although {doubt}."] if doubt else [])
     # 4
     graphs = EngineChoice(
-        Engine.VLLM, on.environment, dtype, attention_backend=on.attention_backend, image=on.image, reasons=tuple(reasons)
+        Engine.VLLM, on.environment, dtype, attention_backend=_attention_backend(on, model), image=on.image, reasons=tuple(reasons)
     )
     eager = "CUDA graphs are off (--enforce-eager): they would not fit; decode is slower."
     return graphs, replace(graphs, enforce_eager=True, reasons=(*graphs.reasons, eager))
+
+
+def _attention_backend(on: EngineOn, model: ModelSpec) -> str | None:
+    """The table's backend for plain decoders. Latent attention, sinks, recurrent layers, heads above 256 and encoders need backends of
+    their own, which vLLM picks by itself."""
+    text = model.text
+    if text is None or model.kind == "embedding" or text.mla_kv_lora_rank or text.recurrent or text.architecture.startswith("GptOss"):
+        return None
+    return on.attention_backend if max(text.head_dim, text.full_attention_head_dim or 0) <= 256 else None
 
 
 def _against_vllm(host: Host, kind: CardKind) -> str:

@@ -130,6 +130,11 @@ def loss_of(variant: Variant) -> float:
     return variant.quality_loss if variant.quality_loss is not None else quality_loss(variant.quant)
 
 
+def ways_of(card: Card, model: ModelSpec, host: Host, engine: Engine | None = None) -> tuple[list[tuple[Variant, EngineChoice]], list[str]]:
+    """Every way to run the model on the card in the order in which `fit` tries them, and the sentences of the refusals."""
+    return _ways(_Question(card, model, host, 0, engine), None)
+
+
 def _ways(question: _Question, variant_id: str | None) -> tuple[list[tuple[Variant, EngineChoice]], list[str]]:
     """Every (variant, choice), best first, and the sentences of the refusals."""
     found: list[tuple[Variant, EngineChoice]] = []
@@ -174,12 +179,12 @@ def _choose(question: _Question, ways: list[tuple[Variant, EngineChoice]], workl
 
 
 def _vllm_short(question: _Question, ways: list[tuple[Variant, EngineChoice]], workload: Workload) -> tuple[str, ...]:
-    """Why vLLM, which could run the model here, was passed over: the first of its ways does not fit."""
-    for variant, choice in ways:
-        if choice.engine is Engine.VLLM:
-            judged = _judged(question, variant, choice, workload)
-            return (f"vLLM ({variant.quant}) would not do: {judged.reason}",) if judged.verdict is not Verdict.FITS else ()
-    return ()
+    """Why vLLM, which could run the model here, was passed over: not even its smallest way fits."""
+    judged = [_judged(question, variant, choice, workload) for variant, choice in ways if choice.engine is Engine.VLLM]
+    if not judged or any(one.verdict is Verdict.FITS for one in judged):
+        return ()
+    smallest = min(judged, key=lambda one: one.bill.total_bytes)
+    return (f"vLLM ({smallest.variant.quant}) would not do: {smallest.reason}",)
 
 
 def _judged(question: _Question, variant: Variant, choice: EngineChoice, workload: Workload) -> Judged:

@@ -50,8 +50,9 @@ def judge(
     bill = make_bill(model, variant, choice, workload)
     needed = host_need(model, variant, choice, bill)
     # 1
-    if card.vendor != "cpu" and host.ram_bytes is not None and needed.ram_bytes is not None and needed.ram_bytes > host.ram_bytes:
-        reason = f"The host has {gib(host.ram_bytes)} RAM; {choice.engine.value} with {model.id} takes {gib(needed.ram_bytes)} of it."
+    host_bytes = host.ram_bytes if host.ram_available_bytes is None else host.ram_available_bytes
+    if card.vendor != "cpu" and host_bytes is not None and needed.ram_bytes is not None and needed.ram_bytes > host_bytes:
+        reason = f"The host has {gib(host_bytes)} RAM for this; {choice.engine.value} with {model.id} takes {gib(needed.ram_bytes)}."
         return Judged(variant, choice, workload, bill, needed, Verdict.DOES_NOT_FIT, reason)
     short = bill.total_bytes - have_bytes
     lines = bill_words(bill)

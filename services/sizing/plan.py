@@ -60,7 +60,10 @@ class _Draft:
             return None
         on_gpus = [report for card in self.cards if card.vendor != "cpu" for _, report in self.placed.get(card.id, [])]
         promised = sum((report.host.resident_bytes or 0) for report in on_gpus if report.host and report is not without)
-        return self.host.ram_bytes - HOST_OWN_BYTES - promised
+        have = self.host.ram_bytes - HOST_OWN_BYTES
+        if self.host.ram_available_bytes is not None:
+            have = min(have, self.host.ram_available_bytes)
+        return have - promised
 
     def engine_for(self, model: ModelSpec) -> Engine | None:
         """The user's wish, where it is about this kind of model: asking for llama.cpp says nothing about images."""
@@ -109,7 +112,7 @@ def _ask(
     host_left = draft.host_left_bytes()
     if host_left is not None:
         host_left //= sharers
-    host = draft.host if host_left is None or card.vendor == "cpu" else replace(draft.host, ram_bytes=max(0, host_left))
+    host = draft.host if host_left is None or card.vendor == "cpu" else replace(draft.host, ram_available_bytes=max(0, host_left))
     return fit(
         card, model, host, workload=workload, engine=draft.engine_for(model), have_bytes=draft.left_bytes(card), catalogue=catalogue
     )

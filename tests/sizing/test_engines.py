@@ -87,6 +87,17 @@ def test_vllm_by_card() -> None:
     assert "AMD" in refused(card("RX 580 8GB"), LLAMA, "awq-int4-g128")
 
 
+def test_special_attention_is_left_to_vllm() -> None:
+    ampere = card("RTX 3090")
+    for name in ("gpt-oss-20b", "deepseek-coder-v2-lite-instruct", "qwen3.5-9b"):
+        model = MODELS[name]
+        for variant in model.variants:
+            answer = choose(ampere, spec_of(ampere), BIG, model, variant)
+            assert isinstance(answer, EngineRefusal) or answer.attention_backend is None, (name, variant.id)
+    moe = MODELS["deepseek-coder-v2-lite-instruct"]
+    assert "experts" in refused(ampere, moe, "bnb-nf4")
+
+
 def test_graphs_first_then_eager() -> None:
     three = card("RTX 3060 Ti")
     answer = choices(three, spec_of(three), BIG, LLAMA, pick(LLAMA, "awq-int4-g128"))
