@@ -25,7 +25,11 @@ GIB = 2**30
 STARTED = ("fits", "fits_marginal")
 HEADER = """# Accuracy
 
-How far the sizing is from what public logs measured, beside two naive estimators. Made by `make accuracy`; not tuned by hand.
+How far the sizing is from what public logs measured, beside two naive estimators. Made by `make accuracy`.
+
+**Not a blind score.** Constants were read off some of these runs (each is named beside its constant in the code), and rules for versions,
+hybrids, allocator rounding and vision were written with the rows in sight. Weights, KV cache and GGUF sizes follow from architecture alone;
+for activations, vision and images expect larger errors on runs that nobody here has seen.
 
 Each run says model, quantization, engine, card and settings; its measured figures are cut off before any estimator sees it. Errors are
 means of |predicted - measured| / measured (GiB for available KV, which may be near zero). "Start or refuse" counts tight as a start; a
