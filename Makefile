@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 ENGINE ?=
 PORT ?= 8000
 
-.PHONY: help install serve test test-fast check footprint accuracy clean
+.PHONY: help install serve engines test test-fast check footprint accuracy clean
 help: ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
 
@@ -16,18 +16,22 @@ $(VENV)/.installed: requirements/dev.txt pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "rigserve needs Python 3.11 or newer; this is $$($(PYTHON) --version). Set PYTHON=python3.11"; exit 1; }
 	@$(PYTHON) -m venv $(VENV) || { echo "Could not make a virtual environment: on Debian, apt install python3-venv"; exit 1; }
 	@echo "Installing the light environment into $(VENV) ..."
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps -r requirements/dev.txt
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
+	@$(BIN)/python -m pip install -qq --disable-pip-version-check --no-deps -r requirements/dev.txt
+	@$(BIN)/python -m pip install -qq --disable-pip-version-check --no-deps --no-build-isolation -e .
 	@touch $@
 
 serve: install ## set up, plan and run the stack (ENGINE=llamacpp for the light one, PORT=8000)
 	@exec $(BIN)/rigserve serve --port $(PORT) $(if $(ENGINE),--engine $(ENGINE))
 
-test: install ## everything, with the real engines
-	@$(BIN)/pytest -m "not gpu and not compose" tests
+engines: install ## install every engine and fetch the weights of the built-in models
+	@$(BIN)/rigserve fetch
+	@$(BIN)/rigserve fetch --engine llamacpp
+
+test: test-fast engines ## everything, with the real engines (installs them when they are not there yet)
+	@$(BIN)/pytest -m "engine and not gpu and not compose" tests
 
 test-fast: install ## unit tests on a fake engine, under a minute
-	@$(BIN)/pytest -m "not gpu and not compose and not engine" tests
+	@$(BIN)/pytest -q -n 4 -m "not engine and not gpu and not compose" tests
 
 check: install ## ruff, mypy --strict and the import borders
 	@$(BIN)/ruff check .

@@ -6,6 +6,7 @@ import click
 
 from services.cli.detect import detect
 from services.cli.errors import KNOWN_ERRORS
+from services.cli.fetch import fetch
 from services.cli.fit import fit
 from services.cli.gateway import gateway
 from services.cli.models import models
@@ -30,7 +31,7 @@ def main() -> None:
     """Turn retired mining rigs into an inference service: what fits each card, served behind one OpenAI-compatible gateway."""
 
 
-for command in (detect, models, fit, plan, serve, status, gateway):
+for command in (detect, models, fit, plan, fetch, serve, status, gateway):
     main.add_command(command)
 
 if __name__ == "__main__":

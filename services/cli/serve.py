@@ -11,17 +11,12 @@ from typing import Any
 import click
 
 from services.cli.banner import banner
-from services.cli.bars import progress
 from services.cli.fit import ENGINE_NAMES, engine_option
-from services.cli.plan import parse_wants, show_plan
-from services.cli.rig import rig_of_this_machine
-from services.cli.stack import PROJECT, Prepared, Stack, require_free_port
+from services.cli.plan import show_plan
+from services.cli.prepare import chosen_plan, prepare
+from services.cli.stack import PROJECT, Stack, require_free_port
 from services.cli.status import ask
-from services.provision import environments, weights
-from services.sizing.catalogue import load_catalogue
-from services.sizing.plan import make_plan
-from services.sizing.planfile import dump_plan, load_plan
-from services.sizing.types import Engine, Plan
+from services.sizing.types import Plan
 
 POLL_S = 0.25
 SETTLED = {"ready", "failed"}
@@ -43,7 +38,8 @@ def serve(plan_file: Path | None, host: str, port: int, want: tuple[str, ...], c
     signal.signal(signal.SIGTERM, _interrupt)  # until the stack owns the signals: end an install as Ctrl-C would
     require_free_port(host, port)
     folder = run_dir.resolve() / str(port)
-    obeyed, plan = _plan(plan_file, folder, want, card_memory, ENGINE_NAMES[engine] if engine else None)
+    written = folder.parent / f"plan-{folder.name}.yaml"
+    obeyed, plan = chosen_plan(plan_file, written, want, card_memory, ENGINE_NAMES[engine] if engine else None)
     show_plan(plan)
     click.echo(f"plan: {obeyed}")
     if not plan.placements:
@@ -62,39 +58,6 @@ def serve(plan_file: Path | None, host: str, port: int, want: tuple[str, ...], c
 
 def _interrupt(number: int, frame: FrameType | None) -> None:
     raise KeyboardInterrupt
-
-
-def _plan(given: Path | None, folder: Path, want: tuple[str, ...], card_memory: str | None, engine: Engine | None) -> tuple[Path, Plan]:
-    """1. --plan. 2. ./plan.yaml (then nothing may be asked for beside it). 3. A plan made now, written down before it is obeyed."""
-    path = given or (Path("plan.yaml") if Path("plan.yaml").is_file() else None)
-    if path is not None:
-        if want or card_memory or engine:
-            raise click.UsageError(f"{path} already says what runs where; move it away, or plan anew: rigserve plan ... --out {path}")
-        return path.resolve(), load_plan(path)
-    rig = rig_of_this_machine(card_memory=card_memory)
-    for note in rig.notes:
-        click.echo(f"note: {note}")
-    plan = make_plan(rig.host, rig.cards, load_catalogue(), want=parse_wants(want), engine=engine)
-    written = folder.parent / f"plan-{folder.name}.yaml"
-    written.parent.mkdir(parents=True, exist_ok=True)
-    written.write_text(dump_plan(plan), encoding="utf8")
-    return written, load_plan(written)
-
-
-def prepare(plan: Plan) -> list[Prepared]:
-    """Engine environments and weights of every placement, with progress; nothing is started before all of it is there."""
-    catalogue = load_catalogue()
-    prepared = []
-    for placement in plan.placements:
-        name = placement.choice.environment
-        with progress(f"engine environment {name}") as sink:
-            python = environments.ensure(name, sink)
-        model = catalogue.get(placement.model_id)
-        variant = next(v for v in model.variants if v.id == placement.variant_id)
-        with progress(f"weights of {model.id} ({variant.quant})") as sink:
-            folder = weights.ensure(model, variant, sink, environment=name)
-        prepared.append(Prepared(placement, python, folder))
-    return prepared
 
 
 def _run(stack: Stack, plan: Plan) -> None:

@@ -20,21 +20,12 @@ from types import FrameType
 import click
 
 from services.cli.child import Child
-from services.sizing.types import Placement
+from services.cli.prepare import Prepared
 
 PROJECT = Path(__file__).parents[2]
 GATEWAY_GRACE_S = 15.0
 WORKER_GRACE_S = 25.0
 RESTART_PAUSE_S = 2.0
-
-
-@dataclass(frozen=True, slots=True)
-class Prepared:
-    """A placement whose engine environment and weights are on disk."""
-
-    placement: Placement
-    engine_python: Path
-    weights: Path
 
 
 def free_port() -> int:
@@ -94,7 +85,7 @@ class Stack:
                               "engine_url": f"http://127.0.0.1:{engine_port}", "token_file": str(token_file)})
             argv = [sys.executable, "-m", "services.worker", "--plan", str(self.plan_file), "--placement", ident,
                     "--host", "127.0.0.1", "--port", str(worker_port), "--engine-port", str(engine_port),
-                    "--token-file", str(token_file), "--weights", str(item.weights), "--engine-python", str(item.engine_python),
+                    "--token-file", str(token_file), "--weights", str(item.weights), *item.engine,
                     "--log-file", str(self.folder / "logs" / f"{ident}.engine.log"), "--state-dir", str(self.folder / "state" / ident)]
             self.workers.append(Child(f"worker {ident}", argv, PROJECT, self.folder / "logs" / f"{ident}.worker.log"))
         endpoints_file = _private_file(self.folder / "endpoints.json", json.dumps({"endpoints": endpoints}, indent=2))
