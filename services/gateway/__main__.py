@@ -1,4 +1,7 @@
-"""python -m services.gateway: the gateway as a process. Exit codes: 0 after SIGTERM or SIGINT, 2 for bad arguments, plan or endpoints."""
+"""python -m services.gateway: the gateway as a process.
+
+Exit codes: 0 after SIGTERM or SIGINT, 2 when arguments, plan, endpoints or port can't be used.
+"""
 
 from __future__ import annotations
 
@@ -10,12 +13,11 @@ from pathlib import Path
 from services.gateway.app import make_app
 from services.gateway.backends import EndpointsError
 from services.gateway.core import Gateway, Inputs
-from services.gateway.server import make_server
+from services.gateway.logs import log, log_event
+from services.gateway.server import listen, make_server
 from services.gateway.settings import Deadlines, Limits, Settings
 from services.sizing.catalogue import Catalogue, CatalogueError, load_catalogue
 from services.sizing.planfile import PlanFileError, load_plan
-
-log = logging.getLogger("rigserve.gateway")
 
 
 def main() -> None:
@@ -27,7 +29,16 @@ def main() -> None:
     except (EndpointsError, PlanFileError, CatalogueError, ValueError) as error:
         print(f"rigserve gateway: {error}", file=sys.stderr)
         raise SystemExit(2) from None
-    make_server(make_app(gateway), gateway).run()
+    try:
+        bound = listen(settings.host, settings.port)
+    except OSError as error:
+        sentence = f"can't listen on {settings.host} port {settings.port} ({error.strerror or error}); choose another with --port"
+        print(f"rigserve gateway: {sentence}", file=sys.stderr)
+        raise SystemExit(2) from None
+    if not settings.loopback:
+        warning = "no keys are asked for: whoever reaches this address can use it"
+        log_event("open", {"host": settings.host, "warning": warning}, logging.WARNING)
+    make_server(make_app(gateway), gateway).run(sockets=[bound])
 
 
 def read_inputs(settings: Settings) -> Inputs:

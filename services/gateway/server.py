@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import signal
+import socket
 from types import FrameType
 
 import orjson
@@ -40,11 +41,17 @@ class GatewayServer(uvicorn.Server):
         self._drain: asyncio.Task[None] | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
 
-    async def serve(self, sockets: list[object] | None = None) -> None:  # type: ignore[override]
+    async def serve(self, sockets: list[socket.socket] | None = None) -> None:
         self._loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             self._loop.add_signal_handler(number, self.handle_exit, number, None)
-        await self._serve()
+        await self._serve(sockets)
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        for listening in sockets or ():
+            host, port = listening.getsockname()[:2]
+            print(f"rigserve gateway on http://{f'[{host}]' if ':' in host else host}:{port}", flush=True)
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         if self._drain is not None or self._loop is None:
@@ -56,12 +63,6 @@ class GatewayServer(uvicorn.Server):
         await self.gateway.drain(self.gateway.settings.drain_grace_s)
         self.should_exit = True
 
-    def _log_started_message(self, listeners: object) -> None:
-        for server in self.servers:
-            for sock in server.sockets:
-                host, port = sock.getsockname()[:2]
-                print(f"rigserve gateway on http://{f'[{host}]' if ':' in host else host}:{port}", flush=True)
-
 
 class _Quiet(logging.Filter):
     """A stream that failed is ended by not ending it; uvicorn need not report that as a fault of the app."""
@@ -70,11 +71,23 @@ class _Quiet(logging.Filter):
         return "without completing response" not in record.getMessage()
 
 
+def listen(host: str, port: int) -> socket.socket:
+    """The gateway's socket, bound (port 0: any free one). Raises OSError."""
+    family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0]
+    bound = socket.socket(family, kind, protocol)
+    try:
+        bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        bound.bind(address)
+    except OSError:
+        bound.close()
+        raise
+    return bound
+
+
 def make_server(app: ASGIApp, gateway: Gateway) -> GatewayServer:
-    settings = gateway.settings
     logging.getLogger("uvicorn.error").addFilter(_Quiet())
     config = uvicorn.Config(
-        app, host=settings.host, port=settings.port, loop="uvloop", http=EdgeProtocol, ws="none", access_log=False, log_config=None,
+        app, loop="uvloop", http=EdgeProtocol, ws="none", access_log=False, log_config=None,
         lifespan="on", server_header=False, timeout_graceful_shutdown=CLOSE_S, timeout_keep_alive=30, backlog=2048,
     )
     return GatewayServer(config, gateway)

@@ -16,7 +16,8 @@ from services.gateway.ring import Ring, Samples, percentile
 from services.gateway.settings import WINDOWS_S
 from services.sizing.types import Card
 
-SUMS = ("requests", "served", "failed", "prompt_tokens", "output_tokens", "images", "steps", "text_served", "image_served", "steps_known")
+SUMS = ("requests", "served", "failed", "prompt_tokens", "output_tokens", "text_served", "images", "image_served", "denoise_steps",
+        "steps_known")
 
 
 class Series:
@@ -58,7 +59,7 @@ class Series:
         self.sums["images"].spread(outcome.images.images, seated, now, now)
         if outcome.images.steps is not None:
             self.sums["steps_known"].add(1, now)
-            self.sums["steps"].spread(outcome.images.steps, seated, now, now)
+            self.sums["denoise_steps"].spread(outcome.images.steps, seated, now, now)
 
 
 class Throughput:
@@ -117,6 +118,7 @@ class Throughput:
             return None
 
         none_text, none_image = f"no text request ended in the last {window}", f"no image request ended in the last {window}"
+        no_steps = "the engine reports no steps" if totals["image_served"] else none_image
         entry: dict[str, Any] = {
             "running": sum(backend.lane.in_flight for backend in backends),
             "requests_per_s": rate("requests", totals["requests"], f"no request ended in the last {window}"),
@@ -124,7 +126,7 @@ class Throughput:
             "prompt_tokens_per_s": rate("prompt_tokens", totals["text_served"], none_text),
             "output_tokens_per_s": rate("output_tokens", totals["text_served"], none_text),
             "images_per_s": rate("images", totals["image_served"], none_image),
-            "steps_per_s": rate("steps", totals["steps_known"], "the engine reports no steps" if totals["image_served"] else none_image),
+            "denoise_steps_per_s": rate("denoise_steps", totals["steps_known"], no_steps),
         }
         start = now - WINDOWS_S[window]
         for name, samples in (("ttft_s", "ttft"), ("tpot_s", "tpot"), ("queue_s", "queue")):

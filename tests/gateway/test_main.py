@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,7 @@ import pytest
 from services.gateway.__main__ import parse_arguments, read_inputs
 from services.gateway.backends import EndpointsError
 from services.gateway.core import Gateway
+from services.gateway.server import listen
 from services.sizing.planfile import PlanFileError, dump_plan
 from tests.fakes.process import PROJECT
 from tests.gateway.rig import catalogue, few_models, rig_plan
@@ -63,6 +65,13 @@ def test_bad_arguments(argv: list[str], capsys: pytest.CaptureFixture[str]) -> N
         parse_arguments(argv)
     assert end.value.code == 2
     assert "rigserve gateway: error:" in capsys.readouterr().err
+
+
+def test_a_port_that_is_taken() -> None:
+    with closing(listen("127.0.0.1", 0)) as taken:
+        taken.listen()
+        with pytest.raises(OSError, match="in use"):
+            listen("127.0.0.1", taken.getsockname()[1])
 
 
 def test_exit_code_and_sentence_of_the_process(tmp_path: Path) -> None:
