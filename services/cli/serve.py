@@ -20,6 +20,7 @@ from services.sizing.types import Plan
 
 POLL_S = 0.25
 SETTLED = {"ready", "failed"}
+SMALL_HOST_BYTES = 12 * 2**30
 
 
 @click.command(epilog="Example: rigserve serve --engine llamacpp --port 8080")
@@ -45,7 +46,7 @@ def serve(plan_file: Path | None, host: str, port: int, want: tuple[str, ...], c
     if not plan.placements:
         raise click.ClickException("the plan places no model on any card, so there is nothing to serve")
     prepared = prepare(plan)
-    stack = Stack(obeyed, host, port, folder)
+    stack = Stack(obeyed, host, port, folder, one_by_one=_small_host(plan))
     stack.build(prepared)
     stack.start()
     try:
@@ -54,6 +55,11 @@ def serve(plan_file: Path | None, host: str, port: int, want: tuple[str, ...], c
         click.echo("stopping ...", err=True)
         stack.stop()
         click.echo("stopped: nothing is left running", err=True)
+
+
+def _small_host(plan: Plan) -> bool:
+    """Cards whose host has 8 GB or less (or nobody knows how much): plans count one loading model at a time there."""
+    return any(not card.simulated for card in plan.cards) and (plan.host.ram_bytes or 0) < SMALL_HOST_BYTES
 
 
 def _interrupt(number: int, frame: FrameType | None) -> None:
@@ -69,6 +75,7 @@ def _run(stack: Stack, plan: Plan) -> None:
         stack.tend()
         if not shown:
             states = _states(stack.url)
+            stack.start_next(sum(state in SETTLED for state, _ in states.values()))
             for ident, (state, reason) in states.items():
                 if said.get(ident) != state:
                     said[ident] = state

@@ -57,7 +57,10 @@ def _private_file(path: Path, text: str) -> Path:
 
 @dataclass(slots=True)
 class Stack:
-    """All children of one `rigserve serve`. The folder is emptied at the start: nothing of an older run is believed."""
+    """All children of one `rigserve serve`. The folder is emptied at the start: nothing of an older run is believed.
+
+    `one_by_one`: a worker is started when the one before it is ready or has failed, so that a small host never loads two models at once.
+    """
 
     plan_file: Path
     host: str
@@ -65,6 +68,7 @@ class Stack:
     folder: Path
     gateway: Child = field(init=False)
     workers: list[Child] = field(default_factory=list)
+    one_by_one: bool = False
     stopping: int = 0
     _restart_at: dict[str, float] = field(default_factory=dict)
 
@@ -97,8 +101,14 @@ class Stack:
         """Signals first, so that a Ctrl-C during the start stops what was started."""
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
             signal.signal(number, self._on_signal)
-        for child in (self.gateway, *self.workers):
+        for child in (self.gateway, *(self.workers[:1] if self.one_by_one else self.workers)):
             child.start()
+
+    def start_next(self, settled: int) -> None:
+        """One by one: the next worker, once as many placements have settled as were started."""
+        started = sum(worker.process is not None for worker in self.workers)
+        if started <= settled and started < len(self.workers):
+            self.workers[started].start()
 
     def _on_signal(self, number: int, frame: FrameType | None) -> None:
         self.stopping += 1
