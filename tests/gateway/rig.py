@@ -90,7 +90,9 @@ class GatewayProcess:
         until(ready, f"{ids} ready", 10)
 
     def last_request(self) -> dict[str, Any]:
-        """The newest request line of the log; {} before the first."""
+        """The newest request line of the log, once all that runs has ended; {} before the first."""
+        until(lambda: self.seats() == 0, "all seats back to 0")
+        self.http.get("/healthz")  # the line is written in the same turn of the loop that frees the seat, or the next
         lines = [json.loads(line) for line in self.log.read_text().splitlines() if line.startswith("{")]
         found: list[dict[str, Any]] = [line for line in lines if line["event"] == "request"]
         return found[-1] if found else {}
@@ -116,7 +118,7 @@ def resident_kib(gateway: GatewayProcess) -> int:
 
 def start_gateway(folder: Path, *arguments: str) -> GatewayProcess:
     log = folder / f"gateway-{time.monotonic_ns()}.log"
-    argv = [sys.executable, "-m", "services.gateway", "--port", "0", "--poll-s", "0.2", "--models-dir", str(few_models(folder)), *arguments]
+    argv = [sys.executable, "-m", "services.gateway", "--port", "0", "--poll-s", "0.1", "--models-dir", str(few_models(folder)), *arguments]
     with log.open("w") as stderr:
         child = subprocess.Popen(argv, cwd=PROJECT, stdout=subprocess.PIPE, stderr=stderr, text=True)
     assert child.stdout is not None

@@ -68,7 +68,7 @@ def test_with_a_reset(loose: Loose):
 
 def test_while_queued(loose: Loose):
     """Three hold the slots, two wait; the first that waits leaves, and only the other one is served after them."""
-    loose.solo.set(ttft_s=0.4)
+    loose.solo.set(ttft_s=0.25)
     holders = [send(loose.gateway, chat(max_tokens=1)) for _ in range(3)]
     until(lambda: loose.solo.state()["running"] == 3, "three run")
     leaver, stayer = send(loose.gateway, chat(max_tokens=2)), send(loose.gateway, chat(max_tokens=3))

@@ -15,7 +15,7 @@ from tests.gateway.rig import CHAT, GatewayProcess, chat, start_gateway, until
 @pytest.fixture
 def draining(fake_engine, tmp_path):
     engine = fake_engine("m", itl_s=0.02, context=10**6)
-    gateway = start_gateway(tmp_path, "--backend", f"m={engine.url}", "--drain-grace-s", "1.2")
+    gateway = start_gateway(tmp_path, "--backend", f"m={engine.url}", "--drain-grace-s", "0.8")
     gateway.wait_ready()
     yield gateway, engine
     gateway.stop()
@@ -51,5 +51,5 @@ def test_streams_at_sigterm(draining):
     assert not long["whole"]
     assert '"code":"no_available_worker"' in long["text"].strip().split("\n\n")[-1]
     assert gateway.process.wait(5) == 0
-    assert 1 < time.monotonic() - start < 5
+    assert 0.7 < time.monotonic() - start < 5
     until(lambda: engine.state()["running"] == 0, "the engine's work has ended")

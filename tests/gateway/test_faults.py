@@ -136,14 +136,14 @@ def test_whole_answer_that_is_cut(loose: Loose):
 
 def test_a_slow_stream_that_moves_is_left_alone(loose: Loose):
     loose.solo.set(itl_s=0.3)
-    _, events, whole = stream(loose.gateway, max_tokens=3)
+    _, events, whole = stream(loose.gateway, max_tokens=2)
     assert whole
-    assert len(words(events)) == 3
+    assert len(words(events)) == 2
 
 
 def test_a_slow_health_route_ejects_nobody(loose: Loose):
-    loose.solo.fault("slow_health", delay_s=0.9)
-    time.sleep(0.7)
+    loose.solo.fault("slow_health", delay_s=0.6)
+    time.sleep(0.5)
     assert loose.gateway.backends()["backend-0"]["state"] == "ready"
     assert loose.gateway.post(CHAT, chat(max_tokens=1)).status_code == 200
 
@@ -169,7 +169,7 @@ def test_full_queue(loose: Loose):
 
 def test_queue_deadline(loose: Loose):
     loose.solo.set(itl_s=0.03)
-    answers = at_once(4, lambda: loose.gateway.post(CHAT, chat(max_tokens=40, stream=True)))
+    answers = at_once(4, lambda: loose.gateway.post(CHAT, chat(max_tokens=30, stream=True)))
     assert sorted(a.status_code for a in answers) == [200, 200, 200, 504]
     assert next(a for a in answers if a.status_code == 504).json()["error"]["code"] == "timeout"
 
