@@ -116,13 +116,14 @@ def test_wishes() -> None:
     assert len({placement.id for placement in plan.placements}) == 4
 
 
-def test_a_wish_that_fits_nowhere_is_refused_with_a_report_for_each_card() -> None:
+def test_a_wish_that_fits_nowhere_is_refused_with_a_report_for_each_kind_of_card() -> None:
     plan = check(make_plan(HOST, parse_cards("P104-100 8GB:2,RTX 3060 Ti"), CATALOGUE, want=[("qwen2.5-32b-instruct", 1)]))
     assert not plan.placements
     refusal = plan.refusals[0]
     assert refusal.model_id == "qwen2.5-32b-instruct"
-    assert len(refusal.reports) == 3
+    assert [report.card_name for report in refusal.reports] == ["NVIDIA P104-100", "NVIDIA GeForce RTX 3060 Ti"]
     assert all(report.verdict is Verdict.DOES_NOT_FIT and report.hints for report in refusal.reports)
+    assert any("is not split" in note and "311" in note for note in plan.notes), "three cards together would hold it"
 
 
 def test_two_models_share_a_card_when_both_fit() -> None:
