@@ -5,6 +5,7 @@ from __future__ import annotations
 from services.provision.errors import ProvisionError
 from services.sizing.cards import CardParseError
 from services.sizing.catalogue import CatalogueError, UnknownModelError
+from services.sizing.economics import TariffError
 from services.sizing.planfile import PlanFileError
 
-KNOWN_ERRORS = (ProvisionError, CardParseError, CatalogueError, UnknownModelError, PlanFileError)
+KNOWN_ERRORS = (ProvisionError, CardParseError, CatalogueError, UnknownModelError, PlanFileError, TariffError)

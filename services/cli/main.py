@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import click
 
+from services.cli.advise import advise_command as advise
 from services.cli.detect import detect
 from services.cli.errors import KNOWN_ERRORS
 from services.cli.fetch import fetch
@@ -31,7 +32,7 @@ def main() -> None:
     """Turn retired mining rigs into an inference service: what fits each card, served behind one OpenAI-compatible gateway."""
 
 
-for command in (detect, models, fit, plan, fetch, serve, status, gateway):
+for command in (detect, models, fit, plan, advise, fetch, serve, status, gateway):
     main.add_command(command)
 
 if __name__ == "__main__":

@@ -3,49 +3,87 @@
 from __future__ import annotations
 
 import click
-from rich.table import Table
 
-from services.cli.output import console, gib, json_option, print_json
+from services.cli.columns import aligned
+from services.cli.output import gib, json_option, print_json
+from services.cli.report_text import workload_text
 from services.cli.rig import rig_of_this_machine
-from services.sizing.catalogue import load_catalogue
-from services.sizing.fit import fit
-from services.sizing.types import FitReport
+from services.sizing.advise import servable
+from services.sizing.catalogue import Catalogue, load_catalogue
+from services.sizing.plan_goals import work_of
+from services.sizing.types import Card, FitReport, Speed
 
 
 @click.command(epilog='Example: rigserve models --card "P106-100"')
 @click.option("--card", help="Only what this card can serve, best first, with predicted speed.")
+@click.option("--host-ram", help="Host memory to ask for, as 8GiB. Default: this machine's.")
 @json_option
-def models(card: str | None, as_json: bool) -> None:
-    """List the models that rigserve knows."""
+def models(card: str | None, host_ram: str | None, as_json: bool) -> None:
+    """List the models that rigserve knows, or with --card what that card can serve: within each kind of work first what it serves well
+    (the usual workload, uncut), then by quality, then by predicted speed."""
     catalogue = load_catalogue()
     if card is None:
         if as_json:
             print_json(catalogue.models)
-            return
-        table = Table("model", "kind", "parameters", "variants", "licence")
-        for model in catalogue.models:
-            params = f"{model.params / 1e9:.2f} B" if model.params else "unknown"
-            table.add_row(model.id, model.kind, params, ", ".join(v.quant for v in model.variants), model.licence)
-        console().print(table)
+        else:
+            _show_catalogue(catalogue)
         return
-    rig = rig_of_this_machine(cards_text=card)
-    reports = [fit(rig.cards[0], model, rig.host, catalogue=None) for model in catalogue.models]
-    quality = {model.id: model.quality or 0.0 for model in catalogue.models}
-    fitting = sorted((r for r in reports if r.fits), key=lambda r: quality[r.model_id], reverse=True)
+    rig = rig_of_this_machine(cards_text=card, host_ram=host_ram)
+    reports = servable(rig.cards[0], rig.host, catalogue)
     if as_json:
-        print_json(fitting)
+        print_json(reports)
     else:
-        console().print(_fitting_table(fitting) if fitting else f"No model of the catalogue fits {rig.cards[0].name}.")
+        _show_servable(catalogue, rig.cards[0], reports)
 
 
-def _fitting_table(reports: list[FitReport]) -> Table:
-    table = Table("model", "quant", "engine", "verdict", "need", "headroom", "predicted speed")
-    for r in reports:
-        speed = "unknown"
-        if r.speed and r.speed.decode_tok_s:
-            speed = f"{r.speed.decode_tok_s:.0f} tok/s"
-        elif r.speed and r.speed.images_per_min:
-            speed = f"{r.speed.images_per_min:.1f} images/min"
-        engine = r.choice.engine.value if r.choice else "none"
-        table.add_row(r.model_id, r.quant, engine, r.verdict.value, gib(r.need_bytes), gib(r.headroom_bytes), speed)
-    return table
+def _show_catalogue(catalogue: Catalogue) -> None:
+    rows = [("model", "kind", "parameters", "licence", "variants")]
+    for model in catalogue.models:
+        rows.append((model.id, model.kind, _billions(model.params), model.licence, ", ".join(v.quant for v in model.variants)))
+    click.echo("\n".join(aligned(rows)))
+
+
+def _show_servable(catalogue: Catalogue, card: Card, reports: tuple[FitReport, ...]) -> None:
+    click.echo(f"{card.name} ({gib(card.total_bytes)} usable): {len(reports)} of {len(catalogue.models)} models, best first")
+    if not reports:
+        click.echo("No model of the catalogue fits; `rigserve fit MODEL --card ...` says by how much.")
+    known = {model.id: model for model in catalogue.models}
+    notes: dict[str, int] = {}
+    rows: list[tuple[str, ...]] = []
+    for report in reports:
+        model = known[report.model_id]
+        basis = report.speed.basis if report.speed else ""
+        mark = f"[{notes.setdefault(basis, len(notes) + 1)}]" if basis else ""
+        engine = report.choice.engine.value if report.choice else "none"
+        rows.append((work_of(model), model.id, _billions(model.params), f"{report.quant} by {engine}", report.verdict.value,
+                     f"{gib(report.need_bytes)}, {_room(report)}", workload_text(report.workload),
+                     f"{predicted(report.speed)} {mark}"))
+    for work in dict.fromkeys(row[0] for row in rows):
+        click.echo(f"\n{work}")
+        click.echo("\n".join(f"  {line}" for line in aligned([row[1:] for row in rows if row[0] == work])))
+    if notes:
+        click.echo()
+    for basis, number in notes.items():
+        click.echo(f"[{number}] {basis}")
+
+
+def predicted(speed: Speed | None) -> str:
+    """A predicted speed in the unit of its work, or `unknown`."""
+    if speed is not None and speed.decode_tok_s is not None:
+        return f"~{speed.decode_tok_s:.1f} tok/s"
+    if speed is not None and speed.images_per_min is not None:
+        return f"~{speed.images_per_min:.1f} images/min"
+    if speed is not None and speed.prefill_tok_s is not None:
+        return f"~{speed.prefill_tok_s:,.0f} tok/s read"
+    return "unknown"
+
+
+def _room(report: FitReport) -> str:
+    spare = report.headroom_bytes
+    return f"{gib(spare)} to spare" if spare is None or spare >= 0 else f"{gib(-spare)} into its margin"
+
+
+def _billions(params: int | None) -> str:
+    if not params:
+        return "unknown"
+    return f"{params / 1e9:.2f} B" if params >= 1e7 else f"{params / 1e6:.2f} M"

@@ -9,10 +9,10 @@ import math
 from collections.abc import Iterable
 from enum import StrEnum
 
-from services.sizing.fit import loss_of
+from services.sizing.fit import ACCEPTABLE_LOSS, loss_of
 from services.sizing.plan_options import Group, Option
 from services.sizing.plan_solve import Term
-from services.sizing.types import Engine, ModelSpec, Verdict
+from services.sizing.types import Engine, EngineChoice, ModelSpec, Speed, Variant, Verdict
 from services.sizing.units import GIB
 
 
@@ -46,7 +46,8 @@ FIRST_COPY = 5000.0  # one of each model that was asked for comes before a secon
 LLAMACPP = -0.25  # more than what an acceptable quantization loses: of one model vLLM's variant is taken, as `fit` does
 LOSS = -5.0
 TOOLS = 0.3  # as much as a quarter more parameters: clients of an OpenAI API call tools
-FILLER = 0.01  # an image model has a card for its bonus, or where no language model runs; a second copy only keeps a card from idling
+FILLER = 0.01  # of a second copy's worth under `coverage`, and of an image a minute under `throughput`
+IMAGE_SHARE = 0.1  # an image model has its card for its bonus, or where no language model runs
 
 
 def merits(models: Iterable[ModelSpec]) -> dict[str, float]:
@@ -72,11 +73,16 @@ def work_of(model: ModelSpec) -> str:
 
 
 def served_well(option: Option) -> bool:
-    """Worth a card of its own: the usual workload fits with its reserve, in an acceptable quantization, whole on the card, and fast enough
-    to read along where the speed is known. The project's own tiny models (source `repo`) are for trying things out."""
-    slow = option.speed.decode_tok_s is not None and option.speed.decode_tok_s < SLOWEST_CHAT_TOK_S
-    cut = option.level > 0 or option.lossy or option.choice.offload != "none" or option.variant.source.kind == "repo"
-    return option.verdict is Verdict.FITS and not cut and not slow
+    """Whether a way to run a model is worth a card of its own."""
+    return uncut(option.verdict, option.variant, option.choice, option.speed) and option.level == 0
+
+
+def uncut(verdict: Verdict, variant: Variant, choice: EngineChoice, speed: Speed) -> bool:
+    """Fits with its reserve, in an acceptable quantization, whole on the card, and fast enough to read along where the speed is known.
+    The project's own tiny models (source `repo`) are for trying things out."""
+    slow = speed.decode_tok_s is not None and speed.decode_tok_s < SLOWEST_CHAT_TOK_S
+    cut = loss_of(variant) > ACCEPTABLE_LOSS or choice.offload != "none" or variant.source.kind == "repo"
+    return verdict is Verdict.FITS and not cut and not slow
 
 
 def tags_of(options: Iterable[Option]) -> tuple[str, ...]:
@@ -88,7 +94,7 @@ def quality_terms(option: Option, merit: float) -> tuple[Term, ...] | None:
     """Points under `quality`; None: the goal has no use for this model."""
     if option.model.kind == "embedding":
         return None
-    return (_merit(option, merit * (1.0 if option.model.kind == "chat" else FILLER)), *_manner(option))
+    return (_merit(option, merit * (1.0 if option.model.kind == "chat" else IMAGE_SHARE)), *_manner(option))
 
 
 def throughput_terms(option: Option, fewest_params: float) -> tuple[Term, ...] | None:

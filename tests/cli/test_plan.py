@@ -1,0 +1,98 @@
+"""`rigserve plan` with goals and explanations, `models --card`: text and JSON."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner, Result
+
+from services.cli.columns import aligned
+from services.cli.main import main
+
+RIG = ["--cards", "P104-100 8GB@gen1x1:6,RTX 3060 Ti:2,RX 580 8GB:4", "--host-ram", "8"]
+
+
+def run(*arguments: str) -> Result:
+    return CliRunner().invoke(main, arguments)
+
+
+@pytest.mark.parametrize("goal", ["quality", "throughput", "coverage"])
+def test_goals_are_explained_in_text_and_json(goal: str) -> None:
+    text = run("plan", *RIG, "--goal", goal, "--explain")
+    assert text.exit_code == 0, text.output
+    assert f"why: {goal}." in text.output
+    assert "optimal" in text.output
+    assert "runner-up" in text.output
+    whole = json.loads(run("plan", *RIG, "--goal", goal, "--explain", "--json").output)
+    assert whole["explanation"]["goal"] == goal
+    assert whole["explanation"]["complete"] is True
+    assert all(chosen["choice"]["terms"] for chosen in whole["explanation"]["chosen"])
+    assert len(whole["cards"]) == 12
+    assert "explanation" not in json.loads(run("plan", *RIG, "--goal", goal, "--json").output)
+
+
+def test_the_built_in_plan_says_that_nothing_was_weighed() -> None:
+    shown = run("plan", "--card-memory", "4GiB", "--explain")
+    assert "nothing was weighed" in shown.output
+    assert "simulated: true" in shown.output
+
+
+@pytest.mark.parametrize("arguments", [["--tensor-parallel", "2"], ["--want", "qwen3-32b@tp2"], ["--want", "qwen3-32b:1@TP4"]])
+def test_splitting_is_refused_with_numbers(arguments: list[str]) -> None:
+    shown = run("plan", *RIG, *arguments)
+    assert shown.exit_code == 1
+    assert "608" in shown.output
+    assert "--want MODEL:2" in shown.output
+    assert "Traceback" not in shown.output
+
+
+def test_one_way_is_no_splitting() -> None:
+    assert run("plan", *RIG, "--want", "qwen3-4b@tp1", "--tensor-parallel", "1").exit_code == 0
+
+
+@pytest.mark.parametrize("arguments", [["--goal", "world-peace"], ["--goal", "quality", "--want", "sdxl"], ["--tensor-parallel", "0"],
+                                       ["--want", "sdxl:٣"], ["--out", "/no/such/folder/plan.yaml"]])
+def test_bad_input_is_a_sentence(arguments: list[str]) -> None:
+    shown = run("plan", *RIG, *arguments)
+    assert shown.exit_code in (1, 2)
+    assert "Error" in shown.output
+    assert "Traceback" not in shown.output
+
+
+def test_refusals_are_shown_once_for_each_kind_of_card() -> None:
+    shown = run("plan", *RIG, "--want", "qwen2.5-32b-instruct")
+    assert shown.exit_code == 0
+    assert shown.output.count("does not fit") == 3
+    assert "is not split" in shown.output
+
+
+def test_models_for_a_card_best_first() -> None:
+    shown = run("models", "--card", "P106-100", "--host-ram", "8")
+    assert shown.exit_code == 0
+    lines = shown.output.splitlines()
+    assert "best first" in lines[0]
+    assert [line for line in lines if line in ("chat", "chat with pictures", "image", "embedding")] == [
+        "chat", "chat with pictures", "image", "embedding",
+    ]
+    assert "808" not in shown.output
+    digits = next(line for line in lines if "digits-sd" in line)
+    assert "unknown" in digits
+    assert "fixed cost of a step" in shown.output
+    assert any(line.startswith("[1] Predicted") for line in lines)
+    reports = json.loads(run("models", "--card", "P106-100", "--host-ram", "8", "--json").output)
+    assert reports[0]["model_id"] in lines[3]
+
+
+def test_columns() -> None:
+    assert aligned([("a", "bb", "c"), ("aaa", "b", "long last")]) == ["a     bb   c", "aaa   b    long last"]
+    assert aligned([]) == []
+
+
+def test_a_plan_of_a_goal_can_be_served_from(tmp_path: Path) -> None:
+    out = tmp_path / "plan.yaml"
+    assert run("plan", *RIG, "--goal", "coverage", "--out", str(out)).exit_code == 0
+    from services.sizing.planfile import load_plan
+
+    assert len(load_plan(out).placements) >= 10
