@@ -21,7 +21,11 @@ class ClientGone(Exception):
 
 
 async def read_body(request: Request, limit_bytes: int, timeout_s: float) -> bytes:
-    """The body. Raises BodyTooLarge as soon as it is known to be, without keeping it; InvalidValue when it does not come in time."""
+    """The body. Raises BodyTooLarge as soon as it is known to be, without keeping it; InvalidValue when it is compressed or does not come
+    in time."""
+    for encoding in ",".join(request.headers.getlist("content-encoding")).lower().split(","):
+        if encoding.strip() not in ("", "identity"):
+            raise InvalidValue("The request body must not be compressed; send it without Content-Encoding.", param="content-encoding")
     said = request.headers.get("content-length", "")
     if said.isdigit() and int(said) > limit_bytes:
         raise _too_large(limit_bytes)

@@ -1,4 +1,5 @@
-"""The process border: a pure ASGI wrapper around the app. Host check, request id, and the last word when something unforeseen breaks."""
+"""The process border: a pure ASGI wrapper around the app. Host and Origin checks, request id, and the last word when something unforeseen
+breaks."""
 
 from __future__ import annotations
 
@@ -11,10 +12,11 @@ import orjson
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from services.gateway.logs import log_event
-from services.wire.errors import ApiError, InternalError, InvalidValue
+from services.wire.errors import ApiError, InternalError, InvalidValue, PermissionDenied
 
 _REQUEST_ID = re.compile(rb"[A-Za-z0-9._-]{1,128}", re.ASCII)
 LOOPBACK_NAMES = ("localhost", "127.0.0.1", "[::1]")
+SAFE_METHODS = ("GET", "HEAD", "OPTIONS", "TRACE")  # RFC 9110, 9.2.1
 
 
 def allowed_hosts(bound: str) -> frozenset[str] | None:
@@ -31,6 +33,12 @@ def host_name(header: bytes) -> str:
     return text[: text.find("]") + 1] if text.startswith("[") else text.partition(":")[0]
 
 
+def origin_name(header: bytes) -> str | None:
+    """The host in an Origin header, None for `null` and what is no origin. Worked example: b"http://[::1]:3000" gives "[::1]"."""
+    _, mark, rest = header.decode("latin1").strip().partition("://")
+    return host_name(rest.encode("latin1")) or None if mark else None
+
+
 class Border:
     """Every request passes it first. Not a BaseHTTPMiddleware: those keep upstreams alive after the client has left."""
 
@@ -42,12 +50,14 @@ class Border:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        given, hosts = b"", []
+        given, hosts, origins = b"", [], []
         for name, value in scope["headers"]:
             if name == b"x-request-id":
                 given = value
             elif name == b"host":
                 hosts.append(value)
+            elif name == b"origin":
+                origins.append(value)
         ours = uuid.uuid4().hex
         shown = given if _REQUEST_ID.fullmatch(given) else ours.encode()
         # The engine gets our own id: two requests of one client's id at once would be one to it.
@@ -63,6 +73,8 @@ class Border:
 
         try:
             self._check_host(hosts, scope.get("http_version", "1.1"))
+            if origins and scope["method"] not in SAFE_METHODS:
+                self._check_origin(origins, hosts)
             await self._app(scope, receive, named_send)
         except ApiError as error:
             await answer(named_send, error)
@@ -76,6 +88,14 @@ class Border:
             raise InvalidValue("The request must have one Host header.", param="host")
         if self._hosts is not None and hosts and host_name(hosts[0]) not in self._hosts:
             raise InvalidValue("The Host header names another host than this gateway's: use localhost or 127.0.0.1.", param="host")
+
+    def _check_origin(self, origins: list[bytes], hosts: list[bytes]) -> None:
+        """A browser names the page that a request comes from: another site's page may not spend this rig's time. On a gateway that was
+        opened to a network every Host is allowed, so there the page must be of the host that was asked."""
+        allowed = self._hosts if self._hosts is not None else {host_name(host) for host in hosts}
+        if any(origin_name(origin) not in allowed for origin in origins):
+            raise PermissionDenied("This request comes from a web page of another site (its Origin header), which is not served; "
+                                   "call the gateway from a program, or from a page of its own host.", param="origin")
 
 
 async def answer(send: Send, error: ApiError) -> None:
