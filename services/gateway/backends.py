@@ -44,6 +44,7 @@ class Backend:
     status: dict[str, Any] | None = None
     heard_s: float = 0.0
     held_down_until_s: float = 0.0
+    doubted: bool = False  # its worker is to be asked whether the engine hangs
     strikes: int = 0
     seen: bool = False
     probe_path: str = "/health"

@@ -93,6 +93,8 @@ class Gateway:
         log_event("attempt_failed", line, logging.WARNING)
         if failure.down:
             self.fleet.refused(backend)
+        if failure.kind == "deadline":
+            backend.doubted = True
 
     def record(self, outcome: Outcome) -> None:
         """One request has ended: meters, metrics, what the scheduler learns, one log line."""

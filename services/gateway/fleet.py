@@ -82,6 +82,9 @@ class Fleet:
     async def _ask_worker(self, backend: Backend) -> None:
         assert backend.worker is not None
         try:
+            if backend.doubted:  # a request waited in vain: /health alone can't tell an engine that hangs
+                await backend.worker.fetch("POST", "/check", timeout_s=WORKER_TIMEOUT_S)
+                backend.doubted = False
             status, body = await backend.worker.fetch("GET", "/status", timeout_s=WORKER_TIMEOUT_S)
         except (UpstreamError, TimeoutError) as error:
             self._worker_silent(backend, error)

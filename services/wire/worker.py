@@ -5,6 +5,7 @@ for `Authorization: Bearer <token>`:
 
   GET /status  -> 200 and the JSON form of WorkerStatus, whatever state the engine is in
   POST /restart -> 202, the engine is stopped and started again
+  POST /check   -> 202, a ready engine is given one small request; when it does not answer and no token moves, it is restarted
 
 Requests for the model never pass through the worker: the gateway talks to the engine's own port with the same token.
 """

@@ -34,6 +34,7 @@ class Timing:
     slow_poll_s: float = 0.5  # after the first ten seconds of loading
     probe_s: float = 5.0  # once ready
     probe_timeout_s: float = 10.0
+    check_timeout_s: float = 30.0  # for one small request of an engine that is in doubt
     sample_s: float = 1.0  # memory, while loading; at every fifth of it once ready
 
 
@@ -55,6 +56,7 @@ class Driver:
         probe_host = "127.0.0.1" if order.engine_host in ("0.0.0.0", "::") else order.engine_host  # noqa: S104 - compared, not bound
         self._http = EngineHttp(probe_host, order.engine_port, order.token)
         self._interrupt = asyncio.Event()
+        self._doubt = asyncio.Event()
         self._stopping = False
         self._process: EngineProcess | None = None
         self._gauge: Gauge | None = None
@@ -97,6 +99,10 @@ class Driver:
         if not self._stopping:
             self._turn(lifecycle.asked_to_restart(self.life, time.monotonic()))
             self._interrupt.set()
+
+    def check(self) -> None:
+        """Somebody waited in vain for this engine: see whether it still does any work, and restart it if not."""
+        self._doubt.set()
 
     async def run(self, *, until_failed: bool = False) -> None:
         """Until `stop`; with `until_failed` also until the engine is given up."""
@@ -214,12 +220,40 @@ class Driver:
         return f"the warm-up request failed with {answer.status}: {answer.body[:300].decode('utf8', 'replace')}"
 
     async def _watch(self, launch: Launch) -> str:
+        self._doubt.clear()
         while True:
-            await asyncio.sleep(self._timing.probe_s)
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._doubt.wait(), self._timing.probe_s)
+            if self._doubt.is_set():
+                self._doubt.clear()
+                problem = await self._check(launch)
+                if problem:
+                    return f"hung: {problem}"
             problem = await self._probe(launch)
             self.life = lifecycle.probed(self.life, time.monotonic(), problem)
             if lifecycle.is_hung(self.life):
                 return f"hung: {self.life.misses} health probes in a row failed; the last: {problem}"
+
+    async def _check(self, launch: Launch) -> str | None:
+        """None while the engine works. It hangs when a small request gets no answer and its own counters stand still meanwhile:
+        an engine whose core has stopped answers /health and /metrics as before."""
+        limit_s = self._timing.check_timeout_s
+        before = await self._work_done()
+        try:
+            await asyncio.to_thread(self._http.ask, "POST", launch.warm_up.path, launch.warm_up.body, timeout_s=limit_s)
+        except NoAnswer:
+            if await self._work_done() == before:
+                return f"no answer to a small request within {limit_s:g} s, and its counters stand still"
+        return None
+
+    async def _work_done(self) -> tuple[str, ...] | None:
+        """The engine's own counters of tokens or steps, as /metrics writes them; None when it gives none."""
+        try:
+            answer = await asyncio.to_thread(self._http.ask, "GET", "/metrics", timeout_s=self._timing.probe_timeout_s)
+        except NoAnswer:
+            return None
+        lines = answer.body.decode("utf8", "replace").splitlines()
+        return tuple(line for line in lines if not line.startswith("#") and ("token" in line or "step" in line))
 
     async def _probe(self, launch: Launch) -> str | None:
         try:

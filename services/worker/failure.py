@@ -22,7 +22,9 @@ _SIGNS = (
      "the engine's environment is not complete"),
 )
 _EXCEPTION = re.compile(r"\b([A-Za-z_.]*(?:Error|Exception)): (\S.*)$")
-_NOT_THE_CAUSE = re.compile(r"Engine core initialization failed|See root cause|WorkerProc initialization failed|EngineDeadError")
+_NOT_THE_CAUSE = re.compile(
+    r"ulimit|\bWARNING\b|Engine core initialization failed|See root cause|WorkerProc initialization failed|EngineDeadError"
+)
 _ERROR_LINE = re.compile(r"\b(error|fatal|failed)\b", re.IGNORECASE)
 _COLOUR = re.compile(r"\x1b\[[0-9;]*m")
 _MAX_CHARACTERS = 400

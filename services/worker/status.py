@@ -18,7 +18,7 @@ from services.wire.worker import WorkerStatus
 Message = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
-METHODS = {"/status": "GET", "/restart": "POST"}
+METHODS = {"/status": "GET", "/restart": "POST", "/check": "POST"}
 
 
 class Engine(Protocol):
@@ -26,6 +26,7 @@ class Engine(Protocol):
 
     def status(self) -> WorkerStatus: ...
     def restart(self) -> None: ...
+    def check(self) -> None: ...
 
 
 class StatusApp:
@@ -55,11 +56,14 @@ class StatusApp:
             raise InvalidApiKey("this port needs the placement's token: Authorization: Bearer <token>")
         allowed = METHODS.get(scope["path"])
         if allowed is None:
-            raise RouteNotFound("there is no such route here; a worker answers GET /status and POST /restart")
+            raise RouteNotFound("there is no such route here; a worker answers GET /status, POST /restart and POST /check")
         if scope["method"] != allowed:
             raise MethodNotAllowed(f"{scope['path']} answers {allowed}")
         if scope["path"] == "/restart":
             self._engine.restart()
+            return 202, {"state": self._engine.status().state.value}
+        if scope["path"] == "/check":
+            self._engine.check()
             return 202, {"state": self._engine.status().state.value}
         return 200, asdict(self._engine.status())
 

@@ -20,6 +20,7 @@ from services.worker.driver import Driver, Timing
 from services.worker.enginelog import EngineLog
 from services.worker.engines import launch
 from services.worker.engines.order import Launch, LaunchError, Order
+from services.worker.probe import EngineHttp
 from tests.worker.running import alive, free_port, gone, stand_in
 from tests.worker.sample import BILL, CPU, GIB, RTX3060TI, TOKEN, order, placement, plan
 
@@ -42,6 +43,7 @@ class Bench:
         where = where or placement(card)
         made = order(card, where, weights=self.folder / f"{mode}.gguf", engine_port=free_port(), token_file=self.folder / "token",
                      state_dir=self.folder / "state", engine_python=None, engine_binary=stand_in(self.folder))
+        self.engine_port = made.engine_port
         self.log = EngineLog(self.folder / "engine.log", TOKEN)
         self.driver = Driver(plan(card, where), made, self.log, say=self.states.append, timing=timing,
                              launcher=lambda o: replace(launcher(o), stop_grace_s=grace_s))
@@ -123,6 +125,22 @@ async def test_a_hung_engine_is_restarted(bench: Bench) -> None:
     assert after.engine_pid != pid
     assert after.restarts == 1
     assert gone(pid)
+
+
+async def test_an_engine_that_only_answers_health_is_restarted_when_doubted(bench: Bench) -> None:
+    driver = bench.start(timing=replace(FAST, check_timeout_s=0.3))
+    pid = (await bench.until("ready")).engine_pid
+    driver.check()
+    await asyncio.sleep(0.3)
+    assert driver.status().engine_pid == pid, "an engine that works is left alone"
+    port = bench.engine_port
+    await asyncio.to_thread(EngineHttp("127.0.0.1", port, TOKEN).ask, "POST", "/fake/fault", {"mode": "hang"}, timeout_s=5)
+    await asyncio.sleep(0.3)
+    assert driver.status().state is WorkerState.READY, "health alone can't tell"
+    driver.check()
+    status = await bench.until("restarting")
+    assert "no answer to a small request within 0.3 s, and its counters stand still" in (status.reason or "")
+    assert (await bench.until("ready")).engine_pid != pid
 
 
 async def test_a_start_that_takes_too_long(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
