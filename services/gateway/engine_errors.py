@@ -20,19 +20,22 @@ from services.wire.errors import (
 _CONTEXT = re.compile(
     rb"exceed_context_size_error|maximum context length|context_length_exceeded|maximum model length|exceeds the available context"
 )
+_DEAD = re.compile(r"EngineCore|EngineDead|engine is dead", re.IGNORECASE)  # vLLM, before its /health knows
 _MEMORY = re.compile(rb"out of memory|OutOfMemory|backend_out_of_memory", re.IGNORECASE)
 _LOOKS_LIKE_CODE = re.compile(r"Traceback|File \"|/[a-z]+/[a-z]|0x[0-9a-f]{6}", re.IGNORECASE)
 
 
 class AttemptFailed(Exception):
-    """One attempt on one backend gave nothing that could be sent on. `kind` labels the metric; `retry`: another backend may do better."""
+    """One attempt on one backend gave nothing that could be sent on. `kind` labels the metric; `retry`: another backend may do better;
+    `own_500`: the engine itself said that it failed on this request, and may be well."""
 
-    def __init__(self, error: ApiError, kind: str, retry: bool = True, down: bool = False) -> None:
+    def __init__(self, error: ApiError, kind: str, retry: bool = True, down: bool = False, own_500: bool = False) -> None:
         super().__init__(error.message)
         self.error = error
         self.kind = kind
         self.retry = retry
         self.down = down
+        self.own_500 = own_500
 
 
 def of_answer(status: int, body: bytes, retry_after: bytes = b"") -> AttemptFailed:
@@ -64,7 +67,20 @@ def of_answer(status: int, body: bytes, retry_after: bytes = b"") -> AttemptFail
     if _MEMORY.search(body):  # 7
         return AttemptFailed(BackendOutOfMemory("The card ran out of memory on this request; ask for less."), "out_of_memory", retry=False)
     said = "" if _LOOKS_LIKE_CODE.search(message) else f": {message}"
-    return AttemptFailed(BackendFailed(f"The engine failed with {status}{said}."), "error")  # 8
+    own_500 = status == 500 and not _DEAD.search(message)
+    return AttemptFailed(BackendFailed(f"The engine failed with {status}{said}."), "error", own_500=own_500)  # 8
+
+
+def of_stream(reason: str, told: bool) -> AttemptFailed:
+    """What it means that a stream broke. `told`: the engine said so itself; else it sent what is no stream."""
+    own_500 = told and not _DEAD.search(reason) and not _MEMORY.search(reason.encode())
+    return AttemptFailed(BackendFailed(f"The engine's stream failed: {reason}."), "stream", own_500=own_500)
+
+
+def of_grammar(param: str) -> AttemptFailed:
+    """An engine that is well answered 500 to a request with a schema: it can't use that schema, and its like can't either."""
+    message = f"The engine could not use this schema ({param}): it failed while it made a grammar of it. Send a simpler one."
+    return AttemptFailed(InvalidValue(message, param=param), "rejected", retry=False)
 
 
 def of_upstream(error: UpstreamError) -> AttemptFailed:

@@ -14,6 +14,7 @@ from typing import Any
 
 from services.gateway.body import shown_name
 from services.gateway.checks import Check, boolean, either, integer, list_of, mapping, number, one_of, scalar, schema, text
+from services.gateway.tools import check_tool_choice, check_tools
 from services.wire.errors import InvalidValue
 
 INT64 = 2**63
@@ -80,8 +81,8 @@ CHAT: dict[str, Check] = SAMPLING | {
     "max_completion_tokens": integer(1, MAX_TOKENS),
     "logprobs": boolean,
     "top_logprobs": integer(0, 20),
-    "tools": schema((list,), most_bytes=2**20),
-    "tool_choice": either(str, one_of("none", "auto", "required"), schema((dict,))),
+    "tools": check_tools,
+    "tool_choice": check_tool_choice,
     "parallel_tool_calls": boolean,
     "reasoning_effort": one_of("none", "minimal", "low", "medium", "high", "xhigh", "max"),
     "include_reasoning": boolean,

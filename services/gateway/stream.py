@@ -17,10 +17,11 @@ class TextStream:
     """`feed` reads; then `done`, or `broken` with the reason.
 
     `drop_usage`: the client did not ask for the usage event that we asked the engine for, so that one event is taken out.
+    `told`: it is broken because the engine said so, in an error event.
     `first_s`/`last_s`: when the first and the last content came, on the clock that `feed` is given.
     """
 
-    __slots__ = ("_drop_usage", "_finished", "_splitter", "broken", "done", "events", "first_s", "last_s", "usage")
+    __slots__ = ("_drop_usage", "_finished", "_splitter", "broken", "done", "events", "first_s", "last_s", "told", "usage")
 
     def __init__(self, drop_usage: bool) -> None:
         self._drop_usage = drop_usage
@@ -32,6 +33,7 @@ class TextStream:
         self.last_s: float | None = None
         self.done = False
         self.broken: str | None = None
+        self.told = False
 
     def feed(self, data: bytes, now: float) -> bytes:
         """What of `data` goes to the client: whole events only. Nothing more comes once `done` or `broken`."""
@@ -79,6 +81,7 @@ class TextStream:
             return False
         if payload.startswith((b'{"error"', b'{ "error"')):
             self.broken = engine_message(payload) or "the engine failed"
+            self.told = True
             return False
         self.events += 1
         if b'"finish_reason":"' in payload or b'"finish_reason": "' in payload:

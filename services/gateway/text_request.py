@@ -10,6 +10,7 @@ import orjson
 from services.gateway import fields
 from services.gateway.body import parse_object
 from services.gateway.messages import check_messages
+from services.gateway.tools import check_choice
 from services.wire.errors import InvalidValue
 
 # Tokens that a chat template adds: BOS, the default system prompt of SmolLM2, Qwen2.5 or Llama 3 (20 to 40), a few per message (which the
@@ -84,6 +85,8 @@ def read_text_request(route: Route, raw: bytes) -> TextRequest:
             raise InvalidValue(f"{name} is required.", param=name)
     dropped = fields.check_fields(body, fields.CHAT if chat else fields.COMPLETION)
     pictures = check_messages(body["messages"]) if chat else _check_prompt(body["prompt"])
+    if chat:
+        check_choice(body)
     stream = bool(body.get("stream"))
     options = body.get("stream_options")
     if options is not None and not stream:

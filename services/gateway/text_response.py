@@ -11,7 +11,7 @@ import orjson
 from services.gateway.admission import context_exceeded
 from services.gateway.backends import Backend
 from services.gateway.context import count_prompt, proven_need
-from services.gateway.engine_errors import AttemptFailed, of_answer, of_upstream
+from services.gateway.engine_errors import AttemptFailed, of_answer, of_grammar, of_stream, of_upstream
 from services.gateway.fields import header_value
 from services.gateway.outcome import Ending, Outcome, Phase
 from services.gateway.phases import PhaseTimer
@@ -19,6 +19,7 @@ from services.gateway.scheduler import Need
 from services.gateway.seated import END_OF_ANSWER_S, SeatedResponse
 from services.gateway.stream import TextStream
 from services.gateway.text_request import TextRequest
+from services.gateway.tools import grammar_param
 from services.gateway.upstream import Exchange, UpstreamError
 from services.wire.errors import BackendFailed, DeadlineExceeded
 from services.wire.shapes import token_usage
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
     from services.gateway.core import Gateway
     from services.gateway.directory import Served
 
+WELL_S = 2.0  # an engine that is well answers /health within this
 BYTES_PER_TOKEN = 4  # of English text, roughly; only scales a deadline
 SSE = "text/event-stream; charset=utf-8"
 
@@ -61,6 +63,16 @@ class TextResponse(SeatedResponse):
         return Need(tokens=tokens)
 
     async def attempt(self, backend: Backend) -> None:
+        """A 500 to a request with a schema, of an engine that is well, is the schema's fault and not the engine's."""
+        try:
+            await self._attempt(backend)
+        except AttemptFailed as failure:
+            param = grammar_param(self.request.body) if failure.own_500 and not self.started else None
+            if param is None or not await _is_well(backend):
+                raise
+            raise of_grammar(param) from None
+
+    async def _attempt(self, backend: Backend) -> None:
         deadlines = self.gateway.settings.deadlines
         request = backend.upstream.request("POST", self.request.route, self._body, self.outcome.engine_request_id)
         exchange: Exchange | None = None
@@ -123,7 +135,7 @@ class TextResponse(SeatedResponse):
             if stream.broken is None and stream.first_s is None and not stream.done:
                 continue
             if stream.broken is not None and stream.first_s is None:
-                raise AttemptFailed(BackendFailed(f"The engine's stream failed: {stream.broken}."), "stream")
+                raise of_stream(stream.broken, stream.told)
             if held:
                 timer.enter(Phase.WRITING, deadlines.write_s)
                 if stream.done:
@@ -133,7 +145,7 @@ class TextResponse(SeatedResponse):
                 await self.send_body(held, more=not stream.done)
                 held = b""
             if stream.broken is not None:
-                failure = AttemptFailed(BackendFailed(f"The engine's stream failed: {stream.broken}."), "stream")
+                failure = of_stream(stream.broken, stream.told)
                 self.gateway.attempt_failed(backend, failure)
                 raise failure.error
             timer.enter(Phase.STREAMING, deadlines.inter_token_s)
@@ -154,6 +166,15 @@ class TextResponse(SeatedResponse):
         if self.request.max_tokens is None or backend.lane.unit_s is None:
             return total_s
         return min(total_s, self._first_byte_s(backend) + 10 * self.request.max_tokens * backend.lane.unit_s)
+
+
+async def _is_well(backend: Backend) -> bool:
+    """Whether the engine's health route answers that it is."""
+    try:
+        status, _ = await backend.upstream.fetch("GET", backend.probe_path, timeout_s=WELL_S)
+    except (UpstreamError, TimeoutError):
+        return False
+    return status < 500
 
 
 async def _to_the_end(exchange: Exchange) -> None:

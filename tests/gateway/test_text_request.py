@@ -57,7 +57,7 @@ def test_worked_bound() -> None:
 
 
 def test_when_bytes_prove_nothing() -> None:
-    assert proven_need(chat(tools=[{"type": "function"}])) is None
+    assert proven_need(chat(tools=[{"type": "function", "function": {"name": "f"}}])) is None
     assert proven_need(chat(truncate_prompt_tokens=5, max_tokens=3)) == 3, "the engine cuts the prompt"
 
 
