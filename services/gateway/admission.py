@@ -12,7 +12,7 @@ from services.gateway.fits import reports_json
 from services.gateway.image_request import ImageRequest
 from services.gateway.scheduler import Need
 from services.gateway.text_request import TextRequest
-from services.sizing.types import FitReport, ModelSpec
+from services.sizing.types import Engine, FitReport, ModelSpec
 from services.wire.errors import (
     ApiError,
     BackendStarting,
@@ -117,7 +117,7 @@ def _until_ready_s(backend: Backend, now: float) -> float:
 
 def check_text(request: TextRequest, served: Served) -> None:
     """1. Pictures for a model that can't see: 400. 2. More output than the largest context: 400. 3. More answers at once than any placement
-    holds sequences: 400. 4. A token that the model has not: 400."""
+    holds sequences: 400. 4. A token that the model has not: 400. 5. A constraint that a llama.cpp of the model would not read: 400."""
     if request.pictures and not served.takes_pictures:  # 1
         raise InvalidValue(f"{served.id} reads text only; leave the picture parts out.", param="messages")
     context = served.context_tokens
@@ -132,6 +132,9 @@ def check_text(request: TextRequest, served: Served) -> None:
             if int(token) >= vocabulary:
                 message = f"logit_bias names the token {shown(int(token))}; {served.id} has the tokens 0 to {vocabulary - 1}."
                 raise InvalidValue(message, param="logit_bias")
+    if request.body.get("structured_outputs") is not None and any(b.engine is Engine.LLAMACPP for b in served.backends):  # 5
+        message = f"structured_outputs is not read by llama.cpp, which serves {served.id}; send response_format with a json_schema instead."
+        raise InvalidValue(message, param="structured_outputs")
 
 
 def context_exceeded(request: TextRequest, prompt_tokens: int | None, served: Served) -> ContextLengthExceeded:

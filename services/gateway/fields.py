@@ -1,8 +1,8 @@
 """Which fields a request may have, per route, with type and range.
 
 Three kinds: a field of the route's table is checked and goes to the engine as it is; a field in REFUSED (or named like a path or an
-address) is refused, since somebody who sends it expects something that is never done here; any other is left out and named in the
-response header x-rigserve-dropped-fields. So an engine never sees a field that is not in a table.
+address) is refused, since somebody who sends it expects something that is never done here (a
+constraint that no engine here reads counts as one); any other is left out and named in the response header x-rigserve-dropped-fields. So an engine never sees a field that is not in a table.
 
 The tables hold OpenAI's fields and those of vLLM 0.32's ChatCompletionRequest and CompletionRequest that can do no harm.
 """
@@ -69,10 +69,6 @@ SAMPLING: dict[str, Check] = {
     "watermarking": boolean,
     "response_format": schema((dict,)),
     "structured_outputs": schema((dict,)),
-    "guided_json": schema((dict, str)),
-    "guided_regex": text(2000),
-    "guided_choice": list_of(text(2000), 1000),
-    "guided_grammar": text(65536),
     "user": text(1000),
 }
 
@@ -132,6 +128,9 @@ REFUSED: dict[str, str] = {
     "mm_payload": _INTERNAL, "vllm_xargs": _INTERNAL, "logits_processors": _INTERNAL, "logits_processor": _INTERNAL,
     "n_discard": _INTERNAL, "id_slot": _INTERNAL, "slot_id": _INTERNAL, "callbacks": _INTERNAL,
 }
+# Names of other engines or of older ones (guided_* was vLLM's, which 0.32 ignores). Left out, the answer would seem constrained.
+_CONSTRAINT = re.compile(r"guided_[a-z_]+|grammar|json_schema|regex|ebnf", re.ASCII)
+_CONSTRAIN = "is not read by the engines here, so it would constrain nothing; send structured_outputs (vLLM) or response_format instead"
 _LIKE_AN_ADDRESS = re.compile(r"(^|_)(path|url|uri|base|dir|file|filename|host|proxy|proxies|endpoint|webhook)$|^api_|lora", re.ASCII)
 
 
@@ -140,7 +139,8 @@ def check_fields(body: dict[str, Any], table: dict[str, Check]) -> tuple[str, ..
 
     1. In the table: null means absent, else its check decides.
     2. Refused by name, or named like an address: refused.
-    3. Else left out.
+    3. A constraint on the answer under a name that no engine here reads: refused; null is left out.
+    4. Else left out.
     """
     dropped = []
     for name, value in body.items():
@@ -151,7 +151,9 @@ def check_fields(body: dict[str, Any], table: dict[str, Check]) -> tuple[str, ..
         elif name in REFUSED or _LIKE_AN_ADDRESS.search(name):  # 2
             said = shown_name(name)
             raise InvalidValue(f"{said} {REFUSED.get(name, _ADDRESS)}; leave it out.", param=said)
-        else:  # 3
+        elif value is not None and _CONSTRAINT.fullmatch(name):  # 3
+            raise InvalidValue(f"{shown_name(name)} {_CONSTRAIN}.", param=shown_name(name))
+        else:  # 4
             dropped.append(name)
     return tuple(dropped)
 

@@ -135,6 +135,17 @@ def test_logit_bias_outside_the_vocabulary(rig: Rig):
     assert rig.gateway.post(CHAT, chat(SMOL, logit_bias={"1": 1}, max_tokens=2)).status_code == 200
 
 
+def test_structured_outputs_are_for_vllm(rig: Rig):
+    """llama.cpp would ignore it; a --backend of an unknown engine gets it (test_bad_input: known fields pass untouched)."""
+    wanted = {"max_tokens": 1, "structured_outputs": {"regex": "[0-9]"}}
+    error = rig.gateway.error(CHAT, chat("qwen2.5-0.5b-instruct", **wanted), 400)
+    assert error["param"] == "structured_outputs"
+    assert "response_format" in error["message"]
+    assert rig.engines["llm-llamacpp"].state()["seen"] == []
+    assert rig.gateway.post(CHAT, chat(SMOL, **wanted)).status_code == 200
+    assert rig.engines["llm-vllm"].state()["seen"][-1]["body"]["structured_outputs"] == {"regex": "[0-9]"}
+
+
 def test_the_engines_own_context_error_gets_our_code(rig: Rig):
     """The engine's context may be less than the plan says; its words are kept."""
     for name, model in (("llm-vllm", SMOL), ("llm-llamacpp", "qwen2.5-0.5b-instruct")):
