@@ -24,7 +24,8 @@ def gateway(backends: tuple[str, ...], plan_file: str | None, endpoints: str | N
     for backend in backends:
         model, equals, url = backend.partition("=")
         if not model or not equals or not url.startswith(("http://", "https://")):
-            raise click.BadParameter(f"{backend!r}: write MODEL=URL, for example qwen=http://127.0.0.1:9001", param_hint="--backend")
+            shown = "" if "@" in backend else f"{backend!r}: "  # never a password
+            raise click.BadParameter(f"{shown}write MODEL=URL, for example qwen=http://127.0.0.1:9001", param_hint="--backend")
     argv = [sys.executable, "-m", "services.gateway", "--host", host, "--port", str(port)]
     for backend in backends:
         argv += ["--backend", backend]

@@ -87,7 +87,8 @@ def parse_arguments(argv: list[str]) -> Settings:
 def _backend(parser: argparse.ArgumentParser, text: str) -> tuple[str, str]:
     model, equals, url = text.partition("=")
     if not model or not equals or not url:
-        parser.error(f"{text!r}: write MODEL=URL, for example qwen=http://127.0.0.1:9001")
+        shown = "--backend" if "@" in text else f"--backend {text!r}"  # never a password
+        parser.error(f"{shown}: write MODEL=URL, for example qwen=http://127.0.0.1:9001")
     return model, url
 
 

@@ -86,11 +86,15 @@ def from_placement(placement: Placement, card: Card | None, endpoint: Mapping[st
 
 
 def from_flag(number: int, model_id: str, url: str, spec: ModelSpec | None, limits: Limits) -> Backend:
-    """The backend of one `--backend MODEL=URL`. Raises ValueError with a sentence when the URL is none."""
+    """The backend of one `--backend MODEL=URL`. Raises ValueError with a sentence, naming the model, when the URL is none."""
+    try:
+        origin = parse_origin(url)
+    except ValueError as error:
+        raise ValueError(f"--backend {model_id}: {error}") from None
     kind: Kind | None = None if spec is None else "image" if spec.kind == "image" else "text"
     ident = f"backend-{number}"
     lane = Lane(ident, 1 if kind == "image" else limits.backend_slots)
-    return Backend(ident, model_id, kind, Upstream(parse_origin(url)), lane)
+    return Backend(ident, model_id, kind, Upstream(origin), lane)
 
 
 def plan_backends(plan: Plan, endpoints: Path) -> list[Backend]:

@@ -63,14 +63,27 @@ class Origin:
 
 
 def parse_origin(url: str) -> Origin:
-    """The origin of `http(s)://host[:port][/prefix]`; a final /v1 is ours to add and is cut off. Raises ValueError with a sentence."""
-    parts = urlsplit(url)
+    """The origin of `http(s)://host[:port][/prefix]`; a final /v1 is ours to add and is cut off.
+
+    Raises ValueError with a sentence, which shows nothing of an URL that may hold a secret (a password, a key in its query).
+    """
+    if "@" in url:
+        raise ValueError("the URL holds a user or password (something before an @), which is not taken; write it like http://127.0.0.1:9001")
+    if "?" in url or "#" in url:
+        raise ValueError("the URL holds more than scheme, host, port and path; write it like http://127.0.0.1:9001")
+    try:
+        parts = urlsplit(url)
+        port = parts.port
+    except ValueError:  # also of a broken [IPv6] host
+        port = 0
+    if port == 0:
+        raise ValueError(f"{url!r} has no usable port or host; a port is a number from 1 to 65535: write it like http://127.0.0.1:9001")
     if parts.scheme not in ("http", "https") or not parts.hostname:
         raise ValueError(f"{url!r} is not an http(s) URL; write it like http://127.0.0.1:9001")
-    if parts.username or parts.query or parts.fragment or not url.isascii() or any(c <= " " for c in url):
+    if not url.isascii() or any(c <= " " for c in url):
         raise ValueError(f"{url!r} holds more than scheme, host, port and path; write it like http://127.0.0.1:9001")
     tls = parts.scheme == "https"
-    return Origin(parts.hostname, parts.port or (443 if tls else 80), tls, parts.path.rstrip("/").removesuffix("/v1"))
+    return Origin(parts.hostname, port or (443 if tls else 80), tls, parts.path.rstrip("/").removesuffix("/v1"))
 
 
 class Receiver(Protocol):

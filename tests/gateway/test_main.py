@@ -52,10 +52,24 @@ def test_a_bad_plan(tmp_path: Path) -> None:
         make("--plan", str(tmp_path / "none.yaml"), "--endpoints", "x")
 
 
-@pytest.mark.parametrize("url", ["ftp://127.0.0.1:1", "127.0.0.1:9001", "http://", "http://a b", "http://u:p@h", "http://h/?q=1", "http://h:99999"])
+@pytest.mark.parametrize("url", ["ftp://127.0.0.1:1", "127.0.0.1:9001", "http://", "http://a b", "http://u:p@h", "http://h/?q=1",
+    "http://h:99999", "http://h:0", "http://h:-1", "http://h:port", "http://[::1", "http://é:1"])
 def test_a_backend_url_that_is_none(url: str) -> None:
-    with pytest.raises(ValueError):  # noqa: PT011 - the sentence is checked where it is shown, below
+    with pytest.raises(ValueError, match=r"^--backend m: .*write it like http://127\.0\.0\.1:9001$"):
         make("--backend", f"m={url}")
+
+
+@pytest.mark.parametrize("url", ["http://user:hunter2@h:1", "http://hunter2@h", "http://user:hunter2/x@h", "ftp://u:hunter2@h",
+    "u:hunter2@h", "http://u:hunter2@h:99999", "http://h/?key=hunter2", "http://h:99999?key=hunter2", "http://u:hunter2@[::1"])
+def test_a_password_is_never_shown(url: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(ValueError, match=r"^--backend m: the URL holds") as error:
+        make("--backend", f"m={url}")
+    assert "hunter2" not in str(error.value)
+    if "@" in url:
+        for text in (url.replace("=", ""), f"={url}"):  # MODEL= was forgotten
+            with pytest.raises(SystemExit):
+                parse_arguments(["--backend", text])
+        assert "hunter2" not in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("argv", [[], ["--plan", "x"], ["--backend", "m"], ["--backend", "=http://h"],
@@ -78,7 +92,7 @@ def test_exit_code_and_sentence_of_the_process(tmp_path: Path) -> None:
     argv = [sys.executable, "-m", "services.gateway", "--backend", "m=ftp://127.0.0.1:1", "--models-dir", str(few_models(tmp_path))]
     ended = subprocess.run(argv, cwd=PROJECT, capture_output=True, text=True, timeout=20, check=False)
     assert ended.returncode == 2
-    assert ended.stderr.strip() == "rigserve gateway: 'ftp://127.0.0.1:1' is not an http(s) URL; write it like http://127.0.0.1:9001"
+    assert ended.stderr.strip() == "rigserve gateway: --backend m: 'ftp://127.0.0.1:1' is not an http(s) URL; write it like http://127.0.0.1:9001"
 
 
 def test_backends_and_plan_may_be_combined(plan: Path, tmp_path: Path) -> None:
