@@ -2,7 +2,8 @@
 
 Three kinds: a field of the route's table is checked and goes to the engine as it is; a field in REFUSED (or named like a path or an
 address) is refused, since somebody who sends it expects something that is never done here (a
-constraint that no engine here reads counts as one); any other is left out and named in the response header x-rigserve-dropped-fields. So an engine never sees a field that is not in a table.
+constraint that no engine here reads counts as one); any other is left out and named in the response header x-rigserve-dropped-fields.
+So an engine never sees a field that is not in a table.
 
 The tables hold OpenAI's fields and those of vLLM 0.32's ChatCompletionRequest and CompletionRequest that can do no harm.
 """
