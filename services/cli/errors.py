@@ -6,6 +6,7 @@ from services.provision.errors import ProvisionError
 from services.sizing.cards import CardParseError
 from services.sizing.catalogue import CatalogueError, UnknownModelError
 from services.sizing.economics import TariffError
+from services.sizing.fit import WorkloadError
 from services.sizing.planfile import PlanFileError
 
-KNOWN_ERRORS = (ProvisionError, CardParseError, CatalogueError, UnknownModelError, PlanFileError, TariffError)
+KNOWN_ERRORS = (ProvisionError, CardParseError, CatalogueError, UnknownModelError, PlanFileError, TariffError, WorkloadError)

@@ -86,7 +86,7 @@ def _batch(path: Path) -> None:
     """One JSON line per case, in the order of the file; a bad line becomes an error line, never the end of the run."""
     from services.sizing.cases import evaluate  # its table of geometries is read on import; no other command needs it
 
-    for number, line in enumerate(path.read_text(encoding="utf8").splitlines(), start=1):
+    for number, line in enumerate(path.read_text(encoding="utf8", errors="replace").splitlines(), start=1):
         if not line.strip():
             continue
         try:

@@ -16,7 +16,7 @@ from typing import Any
 import yaml
 from pydantic import TypeAdapter, ValidationError
 
-from services.sizing.types import FitReport, MemoryBill, Plan
+from services.sizing.types import FitReport, MemoryBill, Placement, Plan
 from services.sizing.units import gib
 
 MAX_FILE_BYTES = 8 * 1024**2
@@ -200,6 +200,7 @@ def _check(plan: Plan, name: str) -> None:
         if placement.card_id not in cards:
             raise PlanFileError(name, f"{place}.card_id", f"{placement.card_id} is none of the cards of this plan.")
         _check_positive(placement.workload, name, f"{place}.workload")
+        _check_report(placement, name, place)
         bill = placement.report.bill
         if bill is not None:
             if any(size < 0 for size in dataclasses.asdict(bill).values()):
@@ -209,6 +210,18 @@ def _check(plan: Plan, name: str) -> None:
         if total > cards[card_id].total_bytes:
             have = gib(cards[card_id].total_bytes)
             raise PlanFileError(name, "placements", f"the bills on card {card_id} add up to {gib(total)}, but it has {have}.")
+
+
+def _check_report(placement: Placement, name: str, place: str) -> None:
+    """The report must be about what the placement says: an edited workload under an old bill would start what does not fit."""
+    report = placement.report
+    again = "is not what its report was computed for; make the plan again with `rigserve plan`."
+    for field in ("workload", "choice", "variant_id"):
+        said, computed = getattr(placement, field), getattr(report, field)
+        if computed is not None and said != computed:
+            raise PlanFileError(name, f"{place}.{field}", again)
+    if not report.fits:
+        raise PlanFileError(name, f"{place}.report", "says that it does not fit.")
 
 
 def _check_positive(workload: Any, name: str, place: str) -> None:

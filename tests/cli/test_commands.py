@@ -10,7 +10,11 @@ from click.testing import CliRunner, Result
 
 from services.cli.main import main
 from services.cli.rig import size_bytes
-from services.sizing.planfile import load_plan
+from services.sizing.cards import simulated_cpu_card
+from services.sizing.catalogue import load_catalogue
+from services.sizing.plan import make_plan
+from services.sizing.planfile import PlanFileError, dump_plan, load_plan
+from services.sizing.types import Host
 
 COMMANDS = sorted(main.commands)
 SIMULATED = ["--cards", "RTX 3060 Ti:1"]
@@ -59,7 +63,9 @@ def test_plan_is_written_and_can_be_read_again(tmp_path: Path) -> None:
     ["fit", "no-such-model", "--card", "RTX 3060 Ti"], ["fit", "llama-3.1-8b-instruct", "--card", "RTX 9999"], ["fit"],
     ["fit", "sdxl", "--card", "RTX 3060 Ti", "--size", "big"], ["fit", "llama-3.1-8b-instruct", "--card", "RTX 3060", "--context", "-1"],
     ["fit", "llama-3.1-8b-instruct", "--card", "RTX 3060 Ti", "--quant", "q99"], ["plan", "--want", "x:0"], ["plan", "--cards", "::"],
-    ["plan", "--host-ram", "lots"], ["serve", "--port", "99999"], ["serve", "--plan", "missing.yaml"], ["status", "--url", "ftp://x"],
+    ["plan", "--host-ram", "lots"], ["fit", "llama-3.1-8b-instruct", "--card", "RTX 3060 Ti", "--context", "131073"],
+    ["plan", "--cards", "RTX 3060 Ti", "--out", "/nonexistent/plan.yaml"],
+    ["serve", "--port", "99999"], ["serve", "--plan", "missing.yaml"], ["status", "--url", "ftp://x"],
     ["status", "--url", "http://127.0.0.1:1"], ["gateway"], ["gateway", "--backend", "nonsense"], ["models", "--card", "RTX 9999"],
     ["nonsense"],
 ])
@@ -96,3 +102,25 @@ def test_batch_answers_every_line(tmp_path: Path) -> None:
 @pytest.mark.parametrize(("text", "expected"), [("4", 4 * 2**30), ("4GiB", 4 * 2**30), ("3500 MiB", 3500 * 2**20), ("1.5g", 3 * 2**29)])
 def test_sizes(text: str, expected: int) -> None:
     assert size_bytes(text) == expected
+
+
+@pytest.mark.parametrize(("old", "new", "place"), [
+    ("context_tokens: 2048", "context_tokens: 8192", "workload"), ("engine: vllm", "engine: llama.cpp", "choice"),
+    ("dtype: bfloat16", "dtype: float32", "choice"),
+])
+def test_a_plan_edited_against_its_own_arithmetic_is_refused(tmp_path: Path, old: str, new: str, place: str) -> None:
+    host = Host(16 * 2**30, 12 * 2**30, None, 4, ("avx2", "avx512f", "avx512_bf16", "fma", "f16c", "bmi2"), "x86_64")
+    text = dump_plan(make_plan(host, (simulated_cpu_card(4 * 2**30),), load_catalogue()))
+    assert old in text
+    path = tmp_path / "plan.yaml"
+    path.write_text(text)
+    load_plan(path)
+    path.write_text(text.replace(old, new, 1))
+    with pytest.raises(PlanFileError, match=f"{place}: is not what its report was computed for"):
+        load_plan(path)
+
+
+def test_a_batch_file_in_another_encoding_is_answered(tmp_path: Path) -> None:
+    cases = tmp_path / "cases.jsonl"
+    cases.write_bytes(b'{"id": "\xff"}\n')
+    assert "error" in json.loads(run("fit", "--batch", str(cases)).output)

@@ -43,6 +43,24 @@ def test_killing_the_llm_engine(stack: RunningStack, client: OpenAI) -> None:
     assert client.chat.completions.create(model=LLM, messages=HELLO, max_tokens=4).choices
 
 
+def test_a_hung_engine_core_is_found_out(stack: RunningStack, client: OpenAI) -> None:
+    """vLLM's port answers /health while its core is stopped; the request that waits in vain tells."""
+    before = stack.wait_for(LLM, "ready", 60)["status"]
+    cores = descendants(before["engine_pid"])
+    assert cores, "vLLM's core runs in a process of its own"
+    for process in cores:
+        os.kill(process, signal.SIGSTOP)
+    with pytest.raises(openai.APIStatusError) as error:
+        client.chat.completions.create(model=LLM, messages=HELLO, max_tokens=4, timeout=200)
+    assert error.value.status_code == 504
+    until = time.monotonic() + 90
+    while stack.placements[LLM]["status"]["restarts"] == before["restarts"]:
+        assert time.monotonic() < until, "the hung engine is not restarted"
+        time.sleep(0.2)
+    stack.wait_for(LLM, "ready", 180)
+    assert client.chat.completions.create(model=LLM, messages=HELLO, max_tokens=4).choices
+
+
 def test_killing_the_image_engine(stack: RunningStack, client: OpenAI) -> None:
     before = stack.wait_for(IMAGE, "ready", 60)["status"]
     failed: list[openai.APIError] = []

@@ -42,7 +42,7 @@ def plan() -> Plan:
     small = MemoryBill(GIB // 8, 0, GIB // 8, 0, 0, 0)
     image = Placement(
         "i-0", CARD.id, "i", "fp16", CHOICE, ImageWorkload(512, 768, 2),
-        report(bill=small, workload=ImageWorkload(512, 768, 2), largest=None, hints=()),
+        report(variant_id="fp16", bill=small, workload=ImageWorkload(512, 768, 2), largest=None, hints=()),
     )
     refusal = Refusal("big", (report(verdict=Verdict.DOES_NOT_FIT, bill=None, choice=None),))
     return Plan(1, HOST, (CARD,), (text, image), (refusal,), ("made by hand",))
