@@ -32,7 +32,9 @@ NEVER = {
     "cli": HEAVY,
 }
 # The only files that run inside an engine's own environment and may import what is there.
-ENGINE_FILES = {"diffusion/pipeline.py", "worker/engines/llamacpp_server.py", "provision/convert_gguf.py"}
+ENGINE_FILES = {
+    "diffusion/pipeline.py", "worker/engines/llamacpp_server.py", "provision/convert_gguf.py", "hardware/probe_cuda.py",
+}  # fmt: skip
 
 
 def imports_of(path: Path) -> set[str]:

@@ -12,6 +12,7 @@ from services.cli.fit import fit
 from services.cli.gateway import gateway
 from services.cli.models import models
 from services.cli.plan import plan
+from services.cli.probe import probe
 from services.cli.serve import serve
 from services.cli.status import status
 
@@ -32,7 +33,7 @@ def main() -> None:
     """Turn retired mining rigs into an inference service: what fits each card, served behind one OpenAI-compatible gateway."""
 
 
-for command in (detect, models, fit, plan, advise, fetch, serve, status, gateway):
+for command in (detect, probe, models, fit, plan, advise, fetch, serve, status, gateway):
     main.add_command(command)
 
 if __name__ == "__main__":

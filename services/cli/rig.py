@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 import click
 
+from services.cli.profiles import with_profiles
 from services.hardware.detect import detect
 from services.sizing.cards import parse_cards, simulated_cpu_card
 from services.sizing.types import Card, Host
@@ -35,15 +36,18 @@ def size_bytes(text: str) -> int:
 
 
 def rig_of_this_machine(cards_text: str | None = None, card_memory: str | None = None, host_ram: str | None = None) -> Rig:
-    """1. --cards: exactly those. 2. Cards that the drivers show. 3. None: one simulated CPU card with a memory budget."""
+    """1. --cards: exactly those. 2. Cards that the drivers show. 3. None: one simulated CPU card with a memory budget.
+    Cards of 1 and 2 carry the profile that `rigserve probe --save` found for their UUID."""
     found = detect()
     host = found.host
     if host_ram:
         host = Host(size_bytes(host_ram), size_bytes(host_ram), host.cpu_model, host.cpu_count, host.cpu_flags, host.machine)
     if cards_text:
-        return Rig(host, parse_cards(cards_text), ("cards as described, not detected",))
+        cards, notes = with_profiles(parse_cards(cards_text))
+        return Rig(host, cards, ("cards as described, not detected", *notes))
     if found.cards:
-        return Rig(host, found.cards, found.notes)
+        cards, notes = with_profiles(found.cards)
+        return Rig(host, cards, (*found.notes, *notes))
     budget = _budget_bytes(host, card_memory or os.environ.get("RIGSERVE_CARD_MEMORY"))
     note = f"no GPU found: using one simulated CPU card with a budget of {budget / 2**30:.2f} GiB of host memory"
     return Rig(host, (simulated_cpu_card(budget),), (*found.notes, note))
