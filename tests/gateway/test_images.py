@@ -59,6 +59,7 @@ def test_usage_comes_from_the_engine_and_is_metered(rig: Rig):
     assert make(rig, n=2, steps=7)["usage"]["steps"] == 14
     line = rig.gateway.last_request()
     assert (line["images"], line["steps"], line["card"]) == (2, 14, "sim-0")
+    until(lambda: rig.gateway.http.get("/v1/throughput?window=10s").json()["cards"][0]["images_per_s"], "the images are counted")
     card = rig.gateway.http.get("/v1/throughput?window=10s").json()["cards"][0]
     assert card["simulated"] is True
     assert card["images_per_s"] > 0
