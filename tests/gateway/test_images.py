@@ -7,7 +7,7 @@ import struct
 
 import pytest
 
-from tests.gateway.rig import Rig
+from tests.gateway.rig import Rig, until
 
 IMAGES = "/v1/images/generations"
 
