@@ -30,6 +30,7 @@ from services.sizing.types import Engine, Host, ModelSpec, Verdict
 MOST_ON_A_CARD = 4
 MOST_SETS = 20_000  # sets of models that are looked at for one kind of card
 MOST_OF_A_MIX = 40
+MOST_OF_A_WORK = 8
 MANY_WISHES = 8
 
 
@@ -110,12 +111,13 @@ def _singles(goal: Goal, index: int, good: list[Option], worth: dict[str, float]
 
 
 def _different_models(options: list[Option], worth: dict[str, float]) -> list[Option]:
-    """The options that no better model undercuts: best first, each next one must take less of the card."""
+    """The options that no better model undercuts, best first: each next one takes less of the card. Some of them, always the leanest."""
     kept: list[Option] = []
     for option in sorted(options, key=lambda o: (-worth[o.model.id], o.need_bytes)):
         if not kept or option.need_bytes < kept[-1].need_bytes:
             kept.append(option)
-    return kept
+    step = max(1, -(-len(kept) // MOST_OF_A_WORK))
+    return kept[::-step][::-1]
 
 
 def _best_of_each_mix(columns: list[Column], worth: dict[str, float]) -> list[Column]:

@@ -62,9 +62,12 @@ def advice() -> Advice:
     return advise(host, parse_cards("P106-100:2,RTX 3060 Ti,CMP 50HX"), load_catalogue(), Tariff(0.25, "EUR"))
 
 
-def test_text_says_predicted_and_its_basis() -> None:
-    shown = run(*RIG, "--tariff", "0.30", "--currency", "CHF")
+def test_text_says_predicted_and_its_basis(tmp_path: Path) -> None:
+    report = tmp_path / "report.html"
+    shown = run(*RIG, "--tariff", "0.30", "--currency", "CHF", "--html", str(report))
     assert shown.exit_code == 0, shown.output
+    assert f"written to {report}" in shown.output
+    assert "CHF" in report.read_text(encoding="utf8")
     assert "All speeds are predicted" in shown.output
     assert "0.3 CHF a kWh" in shown.output
     assert "mined 21.2 MH/s (Ethash)" in shown.output
@@ -93,10 +96,8 @@ def test_bad_input_is_a_sentence(arguments: list[str]) -> None:
     assert "Traceback" not in shown.output
 
 
-def test_the_report_is_one_file_that_asks_for_nothing(tmp_path: Path) -> None:
-    path = tmp_path / "report.html"
-    assert run(*RIG, "--html", str(path)).exit_code == 0
-    page = path.read_text(encoding="utf8")
+def test_the_report_is_one_file_that_asks_for_nothing(advice: Advice) -> None:
+    page = report_html(advice)
     reader = read(page)
     assert not {"script", "link", "img", "iframe", "object"} & set(reader.tags)
     assert all(not (value or "").startswith(("http", "//")) for _, value in reader.attributes)

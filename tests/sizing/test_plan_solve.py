@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from dataclasses import replace
 from itertools import product
 
@@ -78,3 +80,9 @@ def test_a_search_that_was_cut_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
     cut = solve(problem)
     assert not cut.complete
     assert cut.points <= whole.points + 1e-6 <= cut.bound_points + 2e-6
+
+
+def test_nothing_but_planning_pays_for_the_solver() -> None:
+    code = "import sys, services.cli.main, services.sizing.plan, services.gateway.__main__; print({'highspy', 'numpy'} & set(sys.modules))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True)
+    assert done.stdout.strip() == "set()"
