@@ -19,7 +19,9 @@ def explanation_text(explanation: Explanation | None) -> str:
     """The rule, the solver's word, and for each kind of choice its points beside those of the runner-up."""
     if explanation is None:
         return "\nwhy: the built-in models of a machine without GPUs; nothing was weighed. --goal quality weighs the whole catalogue."
-    sure = "optimal" if explanation.complete else f"stopped at its bound; no plan can have more than {explanation.bound_points:.1f} points"
+    bound = explanation.bound_points
+    most = "a better one may exist" if bound is None else f"no plan can have more than {bound:.1f}"
+    sure = "optimal" if explanation.complete else f"stopped at its bound; {most}"
     host = f", {explanation.host_used_mib} of {explanation.host_mib} MiB of host RAM used" if explanation.host_mib is not None else ""
     lines = ["", f"why: {explanation.goal}. {explanation.rule}", f"  {explanation.solver}: {explanation.points:.2f} points, {sure}{host}"]
     for chosen in explanation.chosen:

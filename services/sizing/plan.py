@@ -222,10 +222,9 @@ def _seat_all(draft: _Draft, rig: Rig, problem: Problem, solution: Solution) -> 
 
 def _say_bound(draft: _Draft, solution: Solution) -> None:
     if not solution.complete:
-        draft.notes.append(
-            f"{solution.solver} stopped at its bound: this plan has {solution.points:.1f} points, no plan can have more than "
-            f"{solution.bound_points:.1f}."
-        )
+        bound = solution.bound_points
+        most = "a better one may exist" if bound is None else f"no plan can have more than {bound:.1f}"
+        draft.notes.append(f"{solution.solver} stopped at its bound: this plan has {solution.points:.1f} points, {most}.")
 
 
 def _grow(draft: _Draft) -> None:

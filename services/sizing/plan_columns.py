@@ -28,7 +28,8 @@ from services.sizing.plan_solve import Column, Problem
 from services.sizing.types import Engine, Host, ModelSpec, Verdict
 
 MOST_ON_A_CARD = 4
-MOST_SETS = 20_000  # sets of models that are looked at for one kind of card
+MOST_SETS = 8_000  # sets of models that are looked at for one kind of card; of a long list of wishes fewer, pairs first
+MOST_SETS_OF_MANY = 1_500
 MOST_OF_A_MIX = 40
 MOST_OF_A_WORK = 8
 MANY_WISHES = 8
@@ -87,7 +88,8 @@ def wish_problem(rig: Rig, wishes: Sequence[tuple[ModelSpec, int]]) -> tuple[Pro
     for index, group in enumerate(rig.groups):
         by_model = [options_of(group, model, rig.host, rig.engine, every_level=True) for model in models]
         alone = [(option,) for options in by_model for option in options]
-        sets, more = _sets([_leaner(group, options, 3 if len(models) <= MANY_WISHES else 1) for options in by_model], group.have_bytes)
+        ways, most = (3, MOST_SETS) if len(models) <= MANY_WISHES else (1, MOST_SETS_OF_MANY)
+        sets, more = _sets([_leaner(group, options, ways) for options in by_model], group.have_bytes, most)
         columns += [Column(index, chosen, wish_terms(group, chosen), tags_of(chosen)) for chosen in (*alone, *sets)]
         cut = cut or more
     bonuses = dict.fromkeys(caps, FIRST_COPY)
@@ -140,7 +142,7 @@ def _leaner(group: Group, options: list[Option], most: int) -> list[Option]:
     return kept[: most - 1] + kept[most - 1 :][-1:]
 
 
-def _sets(ways: Sequence[list[Option]], have_bytes: int) -> tuple[list[tuple[Option, ...]], bool]:
+def _sets(ways: Sequence[list[Option]], have_bytes: int, most: int = MOST_SETS) -> tuple[list[tuple[Option, ...]], bool]:
     """Sets of two to four options, at most one of each list, that fit one card together; pairs first. True: not all were looked at."""
     found: list[tuple[Option, ...]] = []
     looked = 0
@@ -151,7 +153,7 @@ def _sets(ways: Sequence[list[Option]], have_bytes: int) -> tuple[list[tuple[Opt
                 continue
             for chosen in product(*lists):
                 looked += 1
-                if looked > MOST_SETS:
+                if looked > most:
                     return found, True
                 if sum(option.need_bytes for option in chosen) <= have_bytes:
                     found.append(chosen)

@@ -33,14 +33,14 @@ class Chosen:
 
 @dataclass(frozen=True, slots=True)
 class Explanation:
-    """How the plan came to be. `complete` False: the search stopped at its bound, and no plan can have more than `bound_points`."""
+    """How the plan came to be. `complete` False: the search stopped at its bound, and no plan can have more than `bound_points` (None: not known)."""
 
     goal: str
     rule: str
     solver: str
     complete: bool
     points: float
-    bound_points: float
+    bound_points: float | None
     host_used_mib: int
     host_mib: int | None
     chosen: tuple[Chosen, ...]

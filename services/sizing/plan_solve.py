@@ -17,7 +17,7 @@ from services.sizing.units import MIB
 
 # Both bound the search; the first gives the same answer on every machine. Twelve cards and 120 models take a fraction of either.
 MOST_NODES = 20_000
-MOST_SECONDS = 10.0
+MOST_SECONDS = 5.0
 LOADING_STEP_MIB = 128
 
 
@@ -66,11 +66,11 @@ class Problem:
 
 @dataclass(frozen=True, slots=True)
 class Solution:
-    """`counts`: cards for each column. `bound_points`: no plan can have more; equal to `points` when `complete`."""
+    """`counts`: cards for each column. `bound_points`: no plan can have more; equal to `points` when `complete`, None when not known."""
 
     counts: tuple[int, ...]
     points: float
-    bound_points: float
+    bound_points: float | None
     complete: bool
     solver: str
 
@@ -99,7 +99,7 @@ def solve(problem: Problem) -> Solution:
     counts = tuple(round(value) for value in values)
     points = points_of(problem, counts)
     bound = points if complete else float(solver.getInfo().mip_dual_bound)
-    return Solution(counts, points, bound, complete, f"HiGHS {solver.version()}")
+    return Solution(counts, points, bound if math.isfinite(bound) else None, complete, f"HiGHS {solver.version()}")
 
 
 def _model(problem: Problem) -> Any:

@@ -79,7 +79,8 @@ def test_a_search_that_was_cut_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(plan_solve, "MOST_SECONDS", 0.0)
     cut = solve(problem)
     assert not cut.complete
-    assert cut.points <= whole.points + 1e-6 <= cut.bound_points + 2e-6
+    assert cut.points <= whole.points + 1e-6
+    assert cut.bound_points is None or whole.points <= cut.bound_points + 1e-6
 
 
 def test_nothing_but_planning_pays_for_the_solver() -> None:
