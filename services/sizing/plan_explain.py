@@ -33,7 +33,7 @@ class Chosen:
 
 @dataclass(frozen=True, slots=True)
 class Explanation:
-    """How the plan came to be. `complete` False: the search stopped at its bound, and no plan can have more than `bound_points` (None: not known)."""
+    """How the plan came to be. `complete` False: the search stopped at its bound. No plan can have more than `bound_points`; None: unknown."""
 
     goal: str
     rule: str
