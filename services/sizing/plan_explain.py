@@ -33,7 +33,7 @@ class Chosen:
 
 @dataclass(frozen=True, slots=True)
 class Explanation:
-    """How the plan came to be. `complete` False: the search stopped at its bound. No plan can have more than `bound_points`; None: unknown."""
+    """How the plan came to be. `complete` False: the search was stopped. No plan can have more than `bound_points`; None: unknown."""
 
     goal: str
     rule: str
