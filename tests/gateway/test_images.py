@@ -63,7 +63,7 @@ def test_usage_comes_from_the_engine_and_is_metered(rig: Rig):
     card = rig.gateway.http.get("/v1/throughput?window=10s").json()["cards"][0]
     assert card["simulated"] is True
     assert card["images_per_s"] > 0
-    assert card["denoise_steps_per_s"] >= card["images_per_s"] * 7
+    assert card["denoise_steps_per_s"] >= card["images_per_s"] * 7 * 0.999  # both are rounded
     metrics = rig.gateway.http.get("/metrics").text
     assert 'rigserve_images_total{card="sim-0",model="digits-sd"}' in metrics
     assert 'rigserve_denoise_steps_total{card="sim-0",model="digits-sd"}' in metrics
