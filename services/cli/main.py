@@ -2,29 +2,58 @@
 
 from __future__ import annotations
 
+from importlib import import_module
+
 import click
 
-from services.cli.advise import advise_command as advise
-from services.cli.detect import detect
-from services.cli.errors import KNOWN_ERRORS
-from services.cli.fetch import fetch
-from services.cli.fit import fit
-from services.cli.gateway import gateway
-from services.cli.models import models
-from services.cli.plan import plan
-from services.cli.probe import probe
-from services.cli.serve import serve
-from services.cli.status import status
+# Loaded when asked for: a health check runs every few seconds and must not import the planner; an image holds what its command needs.
+COMMANDS = {
+    name: f"services.cli.{name}:{name}"
+    for name in ("detect", "probe", "models", "fit", "plan", "fetch", "serve", "status", "gateway", "worker", "health")
+} | {"advise": "services.cli.advise:advise_command"}
 
 
 class Rigserve(click.Group):
     """A group whose commands end in a sentence, never in a traceback, for every error that rigserve itself raises."""
 
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return sorted({*COMMANDS, *super().list_commands(ctx)})
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in COMMANDS:
+            return super().get_command(ctx, cmd_name)
+        module, _, attribute = COMMANDS[cmd_name].partition(":")
+        try:
+            command = getattr(import_module(module), attribute)
+        except ModuleNotFoundError as error:
+            if (error.name or "").startswith("services"):
+                raise
+            return _left_out(cmd_name, error.name or "a package")
+        assert isinstance(command, click.Command)
+        return command
+
     def invoke(self, ctx: click.Context) -> object:
         try:
             return super().invoke(ctx)
-        except KNOWN_ERRORS as error:
-            raise click.ClickException(str(error)) from error
+        except (click.ClickException, click.exceptions.Exit, click.Abort):
+            raise
+        except Exception as error:  # the process's border; what is not ours is raised again
+            from services.cli.errors import KNOWN_ERRORS
+
+            if isinstance(error, KNOWN_ERRORS):
+                raise click.ClickException(str(error)) from error
+            raise
+
+
+def _left_out(name: str, package: str) -> click.Command:
+    """Stands for a command whose packages an image was made without."""
+
+    def say(arguments: tuple[str, ...]) -> None:
+        raise click.ClickException(f"`rigserve {name}` is not part of this installation: {package} is missing; run `make install`")
+
+    anything = click.Argument(["arguments"], nargs=-1, type=click.UNPROCESSED)
+    return click.Command(name, callback=say, params=[anything], help="Not part of this installation.",
+                         context_settings={"ignore_unknown_options": True})
 
 
 @click.group(cls=Rigserve, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
@@ -32,9 +61,6 @@ class Rigserve(click.Group):
 def main() -> None:
     """Turn retired mining rigs into an inference service: what fits each card, served behind one OpenAI-compatible gateway."""
 
-
-for command in (detect, probe, models, fit, plan, advise, fetch, serve, status, gateway):
-    main.add_command(command)
 
 if __name__ == "__main__":
     main()

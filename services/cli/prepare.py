@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
 import click
 
 from services.cli.bars import progress
+from services.cli.placed import in_catalogue, own_program
 from services.cli.plan import parse_wants
 from services.cli.rig import rig_of_this_machine
 from services.provision import environments, weights
-from services.sizing.catalogue import Catalogue, load_catalogue
+from services.sizing.catalogue import load_catalogue
 from services.sizing.plan import make_plan
 from services.sizing.planfile import dump_plan, load_plan
 from services.sizing.types import Engine, ModelSpec, Placement, Plan, Variant
@@ -20,10 +20,10 @@ from services.sizing.types import Engine, ModelSpec, Placement, Plan, Variant
 
 @dataclass(frozen=True, slots=True)
 class Prepared:
-    """A placement whose engine and weights are on disk. `engine` are the worker's flags that name the engine."""
+    """A placement whose weights are on disk, and its engine too where `engine` (the worker's flags that name it) is not empty."""
 
     placement: Placement
-    engine: tuple[str, str]
+    engine: tuple[str, ...]
     weights: Path
 
 
@@ -45,35 +45,38 @@ def chosen_plan(
     return written, load_plan(written)
 
 
-def prepare(plan: Plan) -> list[Prepared]:
-    """Engine and weights of every placement, with progress; nothing is started before all of it is there."""
+def prepare(plan: Plan, environment: str | None = None) -> list[Prepared]:
+    """Engine and weights, with progress, of the placements of one engine environment or (None) of all; nothing is started before all of
+    it is there."""
     catalogue = load_catalogue()
     prepared = []
-    for placement in plan.placements:
-        model, variant = _in_catalogue(catalogue, placement)
+    for placement in _of(plan, environment):
+        model, variant = in_catalogue(catalogue, placement)
         engine = _engine(placement)
-        with progress(f"weights of {model.id} ({variant.quant})") as sink:
-            folder = weights.ensure(model, variant, sink, environment=placement.choice.environment)
-        prepared.append(Prepared(placement, engine, folder))
+        prepared.append(Prepared(placement, engine, _weights(placement, model, variant)))
     return prepared
 
 
+def fetch_weights(plan: Plan, environment: str | None) -> list[Prepared]:
+    """The weights alone; an engine is installed only where it converts them."""
+    catalogue = load_catalogue()
+    return [Prepared(placement, (), _weights(placement, *in_catalogue(catalogue, placement))) for placement in _of(plan, environment)]
+
+
+def _of(plan: Plan, environment: str | None) -> list[Placement]:
+    return [placement for placement in plan.placements if environment in (None, placement.choice.environment)]
+
+
+def _weights(placement: Placement, model: ModelSpec, variant: Variant) -> Path:
+    with progress(f"weights of {model.id} ({variant.quant})") as sink:
+        return weights.ensure(model, variant, sink, environment=placement.choice.environment)
+
+
 def _engine(placement: Placement) -> tuple[str, str]:
-    """1. llama.cpp on a GPU, and a llama-server of the user's own is on the PATH: that one, it was built for this machine.
-    2. The engine's environment, made when it is not there."""
-    name = placement.choice.environment
-    own = shutil.which("llama-server")
-    if own and placement.choice.engine is Engine.LLAMACPP and name != "llamacpp-cpu":  # 1
+    """The user's own program where there is one, else the engine's environment, made when it is not there."""
+    if own := own_program(placement):
         click.echo(f"{placement.id}: using {own}")
         return ("--engine-binary", own)
-    with progress(f"engine environment {name}") as sink:  # 2
+    name = placement.choice.environment
+    with progress(f"engine environment {name}") as sink:
         return ("--engine-python", str(environments.ensure(name, sink)))
-
-
-def _in_catalogue(catalogue: Catalogue, placement: Placement) -> tuple[ModelSpec, Variant]:
-    model = catalogue.get(placement.model_id)
-    for variant in model.variants:
-        if variant.id == placement.variant_id:
-            return model, variant
-    known = ", ".join(v.id for v in model.variants)
-    raise click.ClickException(f"the catalogue has no variant {placement.variant_id!r} of {model.id}, as the plan says; it has {known}")

@@ -1,11 +1,12 @@
 """What a worker tells about itself: the one contract between a worker and whoever asks it (gateway, CLI, supervisor).
 
-A worker is one process per placement. It starts the engine as a child and answers two small routes on its own port, both asking
-for `Authorization: Bearer <token>`:
+A worker is one process per placement. It starts the engine as a child and answers small routes on its own port, all but the last
+asking for `Authorization: Bearer <token>`:
 
   GET /status  -> 200 and the JSON form of WorkerStatus, whatever state the engine is in
   POST /restart -> 202, the engine is stopped and started again
   POST /check   -> 202, a ready engine is given one small request; when it does not answer and no token moves, it is restarted
+  GET /readyz   -> 200 {"state": "ready"}, else 503 with its state; no token: the health check of a container has none
 
 Requests for the model never pass through the worker: the gateway talks to the engine's own port with the same token.
 """

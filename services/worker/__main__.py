@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import os
 import signal
 import sys
 from pathlib import Path
@@ -47,8 +48,10 @@ def arguments(argv: list[str]) -> argparse.Namespace:
     program = parser.add_mutually_exclusive_group(required=True)
     program.add_argument("--engine-python", type=Path, help="interpreter of the engine's environment")
     program.add_argument("--engine-binary", type=Path, help="a llama-server program")
-    parser.add_argument("--log-file", type=Path, help="the engine's output (default: engine.log in the state folder)")
+    parser.add_argument("--log-file", type=Path, help="the engine's output; - for our stdout (default: engine.log in the state folder)")
     parser.add_argument("--state-dir", type=Path, help="private files of this run (default: run/workers/PLACEMENT)")
+    parser.add_argument("--load-lock", type=Path, help="hold this file's lock while the engine loads, so that no two models load at once")
+    parser.add_argument("--drain-s", type=seconds, default=0.0, help="how long running requests may take to end after SIGTERM (default: 0)")
     parser.add_argument("--exit-on-failure", action="store_true", help="end with code 3 when the engine is given up")
     return parser.parse_args(argv)
 
@@ -56,6 +59,13 @@ def arguments(argv: list[str]) -> argparse.Namespace:
 def port(text: str) -> int:
     number = int(text)
     if not 1 <= number <= 65535:
+        raise ValueError(number)
+    return number
+
+
+def seconds(text: str) -> float:
+    number = float(text)
+    if not 0 <= number <= 86400:
         raise ValueError(number)
     return number
 
@@ -73,7 +83,7 @@ def build_order(args: argparse.Namespace) -> tuple[Plan, Order]:
         if path is not None and not path.exists():
             raise UsageError(f"{name} {path}: there is no such file or folder.")
     state_dir = (args.state_dir or Path("run/workers") / placement.id).absolute()
-    state_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
+    _make(state_dir)
     return plan, Order(
         placement=placement, card=card, host=plan.host, model=_model(placement.model_id), weights=args.weights.absolute(),
         engine_host=args.host, engine_port=args.engine_port, token=_token(args.token_file), token_file=args.token_file.absolute(),
@@ -82,6 +92,16 @@ def build_order(args: argparse.Namespace) -> tuple[Plan, Order]:
         engine_python=args.engine_python.absolute() if args.engine_python else None,
         engine_binary=args.engine_binary.absolute() if args.engine_binary else None,
     )
+
+
+def _make(state_dir: Path) -> None:
+    try:
+        state_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
+        reason = None if os.access(state_dir, os.W_OK | os.X_OK) else "this user may not write there"
+    except OSError as error:
+        reason = error.strerror or str(error)
+    if reason:
+        raise UsageError(f"--state-dir {state_dir} can't be used ({reason}); name a folder that this user may write to.")
 
 
 def _token(path: Path) -> str:

@@ -10,10 +10,14 @@ from typing import BinaryIO
 MAX_FILE_BYTES = 8 * 1024 * 1024
 KEPT_LINES = 400
 MAX_LINE_BYTES = 16 * 1024
+STDOUT = "-"
 
 
 class EngineLog:
-    """Takes bytes as they come. The file is private (0600); a full one becomes `<name>.1`. The token never gets into it."""
+    """Takes bytes as they come. The file is private (0600); a full one becomes `<name>.1`. The token never gets into it.
+
+    The path `-` is our standard output, for containers, whose engine keeps and rotates it.
+    """
 
     def __init__(self, path: Path | None, token: str, max_file_bytes: int = MAX_FILE_BYTES) -> None:
         self._path = path
@@ -22,7 +26,10 @@ class EngineLog:
         self._partial = b""
         self._lines: deque[str] = deque(maxlen=KEPT_LINES)
         self._file: BinaryIO | None = None
-        if path is not None:
+        self._rotates = path is not None and str(path) != STDOUT
+        if path is not None and not self._rotates:
+            self._file = os.fdopen(os.dup(1), "wb", buffering=0)
+        elif path is not None:
             path.parent.mkdir(parents=True, exist_ok=True)
             self._file = self._open(path)
 
@@ -70,7 +77,7 @@ class EngineLog:
         if self._file is None or self._path is None:
             return
         try:
-            if self._file.tell() + len(data) > self._max_file_bytes:
+            if self._rotates and self._file.tell() + len(data) > self._max_file_bytes:
                 self._file.close()
                 self._path.replace(self._path.with_name(self._path.name + ".1"))
                 self._file = self._open(self._path)

@@ -1,4 +1,7 @@
-"""The worker's own small port: GET /status and POST /restart, for whoever has the placement's token (services/wire/worker.py)."""
+"""The worker's own small port: GET /status, POST /restart and POST /check for whoever has the placement's token (services/wire/worker.py).
+
+GET /readyz needs none: it says one word, the state, to a container's or orchestrator's health check, which has no token to show.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +16,7 @@ from typing import Any, Protocol
 import uvicorn
 
 from services.wire.errors import ApiError, InvalidApiKey, MethodNotAllowed, RouteNotFound
-from services.wire.worker import WorkerStatus
+from services.wire.worker import WorkerState, WorkerStatus
 
 Message = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Message]]
@@ -51,6 +54,9 @@ class StatusApp:
         await send({"type": "http.response.body", "body": data if scope["method"] != "HEAD" else b""})
 
     def _answer(self, scope: Message) -> tuple[int, Any]:
+        if scope["path"] == "/readyz" and scope["method"] in ("GET", "HEAD"):
+            state = self._engine.status().state
+            return 200 if state is WorkerState.READY else 503, {"state": state.value}
         given = next((value for name, value in scope["headers"] if name == b"authorization"), b"")
         if not hmac.compare_digest(given, self._authorization):
             raise InvalidApiKey("this port needs the placement's token: Authorization: Bearer <token>")
