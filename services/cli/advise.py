@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import click
@@ -25,9 +26,13 @@ from services.sizing.economics import Tariff
 @json_option
 def advise_command(cards: str | None, host_ram: str | None, tariff: float, currency: str, html: Path | None, as_json: bool) -> None:
     """Say what cards could serve, how fast, and what it costs in electricity, beside the hash rate they used to have. All speeds are
-    predicted, each with its basis; what no source supports is unknown."""
+    predicted, each with its basis; what no source supports is unknown.
+
+    Exit code 0: answered. 1: the report can't be written. 2: the question can't be understood.
+    """
     rig = rig_of_this_machine(cards, None, host_ram)
     advice = advise(rig.host, rig.cards, load_catalogue(), Tariff(tariff, currency))
+    advice = replace(advice, notes=(*advice.notes, *rig.notes))
     if html is not None:
         try:
             html.write_text(report_html(advice), encoding="utf8")
@@ -37,8 +42,6 @@ def advise_command(cards: str | None, host_ram: str | None, tariff: float, curre
         print_json(advice)
         return
     click.echo(advice_text(advice))
-    for note in rig.notes:
-        click.echo(f"note: {note}")
     if html is not None:
         click.echo(f"written to {html}")
 
@@ -51,7 +54,7 @@ def advice_text(advice: Advice) -> str:
         lines += ["", *_card_lines(card, advice.tariff.currency, notes)]
     for total in advice.totals:
         lines += ["", _total_line(total, advice.tariff.currency)]
-    lines += ["", *advice.notes, *(f"[{number}] {basis}" for basis, number in notes.items())]
+    lines += ["", *(f"note: {note}" for note in advice.notes), *(f"[{number}] {basis}" for basis, number in notes.items())]
     return "\n".join(lines)
 
 

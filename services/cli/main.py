@@ -38,8 +38,10 @@ class Rigserve(click.Group):
         except (click.ClickException, click.exceptions.Exit, click.Abort):
             raise
         except Exception as error:  # the process's border; what is not ours is raised again
-            from services.cli.errors import KNOWN_ERRORS
+            from services.cli.errors import INPUT_ERRORS, KNOWN_ERRORS, InputError
 
+            if isinstance(error, INPUT_ERRORS):
+                raise InputError(str(error)) from error
             if isinstance(error, KNOWN_ERRORS):
                 raise click.ClickException(str(error)) from error
             raise

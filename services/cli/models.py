@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import click
 
 from services.cli.columns import aligned
@@ -20,20 +22,29 @@ from services.sizing.types import Card, FitReport, Speed
 @json_option
 def models(card: str | None, host_ram: str | None, as_json: bool) -> None:
     """List the models that rigserve knows, or with --card what that card can serve: within each kind of work first what it serves well
-    (the usual workload, uncut), then by quality, then by predicted speed."""
+    (the usual workload, uncut), then by quality, then by predicted speed.
+
+    Exit code 0: listed, even if nothing fits. 2: the question can't be understood.
+    """
     catalogue = load_catalogue()
     if card is None:
+        if host_ram is not None:
+            raise click.UsageError("--host-ram says what a card can serve; give --card with it")
         if as_json:
             print_json(catalogue.models)
         else:
             _show_catalogue(catalogue)
         return
     rig = rig_of_this_machine(cards_text=card, host_ram=host_ram)
+    if len({replace(one, id="", index=None) for one in rig.cards}) > 1:
+        raise click.UsageError("--card takes one kind of card; `rigserve advise --cards` compares several")
     reports = servable(rig.cards[0], rig.host, catalogue)
     if as_json:
         print_json(reports)
     else:
         _show_servable(catalogue, rig.cards[0], reports)
+        for note in rig.notes:
+            click.echo(f"note: {note}")
 
 
 def _show_catalogue(catalogue: Catalogue) -> None:
@@ -44,7 +55,8 @@ def _show_catalogue(catalogue: Catalogue) -> None:
 
 
 def _show_servable(catalogue: Catalogue, card: Card, reports: tuple[FitReport, ...]) -> None:
-    click.echo(f"{card.name} ({gib(card.total_bytes)} usable): {len(reports)} of {len(catalogue.models)} models, best first")
+    label = "   simulated: true" if card.simulated else ""
+    click.echo(f"{card.name} ({gib(card.total_bytes)} usable): {len(reports)} of {len(catalogue.models)} models, best first{label}")
     if not reports:
         click.echo("No model of the catalogue fits; `rigserve fit MODEL --card ...` says by how much.")
     known = {model.id: model for model in catalogue.models}

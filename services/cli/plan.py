@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import click
@@ -28,6 +29,8 @@ def parse_wants(texts: tuple[str, ...]) -> list[tuple[str, int]] | None:
         name, colon, count = text.rpartition(":")
         if not colon:
             name, count = text, "1"
+        if not name.strip():
+            raise click.BadParameter(f"{text!r} names no model", param_hint="--want")
         if not (count.isascii() and count.isdigit()) or not 1 <= int(count) <= 256:
             raise click.BadParameter(f"{text!r}: write MODEL or MODEL:COPIES, for example sdxl-turbo:2", param_hint="--want")
         wants.append((name, int(count)))
@@ -49,7 +52,11 @@ def parse_wants(texts: tuple[str, ...]) -> list[tuple[str, int]] | None:
 @json_option
 def plan(cards: str | None, host_ram: str | None, card_memory: str | None, want: tuple[str, ...], goal: str | None, tensor_parallel: int,
          engine: str | None, explain: bool, out: Path | None, as_json: bool) -> None:
-    """Decide which model runs on which card, and write it down."""
+    """Decide which model runs on which card, and write it down.
+
+    Exit code 0: a plan, its refusals listed in it. 1: nothing could be placed, or the plan can't be written. 2: the question can't be
+    understood.
+    """
     if want and goal:
         raise click.UsageError("--want names the models, --goal chooses them; give one of the two")
     rig = rig_of_this_machine(cards, card_memory, host_ram)
@@ -58,17 +65,17 @@ def plan(cards: str | None, host_ram: str | None, card_memory: str | None, want:
         rig.host, rig.cards, load_catalogue(), want=wishes, engine=ENGINE_NAMES[engine] if engine else None,
         goal=Goal(goal) if goal else None, explained=explain,
     )
+    decided = replace(decision.plan, notes=(*decision.plan.notes, *rig.notes))
     if out is not None:
-        _write(out, dump_plan(decision.plan))
+        _write(out, dump_plan(decided))
     if as_json:
-        print_json({**to_json(decision.plan), "explanation": decision.explanation} if explain else decision.plan)
-        return
-    show_plan(decision.plan)
-    if explain:
-        click.echo(explanation_text(decision.explanation))
-    for note in rig.notes:
-        click.echo(f"note: {note}")
-    click.echo(f"written to {out}" if out else "nothing written: add --out plan.yaml to keep this plan")
+        print_json({**to_json(decided), "explanation": decision.explanation} if explain else decided)
+    else:
+        show_plan(decided)
+        if explain:
+            click.echo(explanation_text(decision.explanation))
+        click.echo(f"written to {out}" if out else "nothing written: add --out plan.yaml to keep this plan")
+    raise SystemExit(0 if decided.placements else 1)
 
 
 def _refuse_splitting(want: tuple[str, ...], ways: int, cards: tuple[Card, ...]) -> tuple[str, ...]:

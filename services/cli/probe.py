@@ -44,7 +44,10 @@ class ProbeError(Exception):
 @json_option
 def probe(ids: tuple[str, ...], save: bool, as_json: bool) -> None:
     """Measure arithmetic, memory and link of NVIDIA cards for some seconds each, and decide whether a CMP card is at stock or unlocked.
-    Stop what runs on the cards first. Installs the image engine's environment when it is not there."""
+    Stop what runs on the cards first. Installs the image engine's environment when it is not there.
+
+    Exit code 0: at least one card was measured. 1: none was.
+    """
     found = detect()
     cards = _asked(tuple(card for card in found.cards if card.vendor == "nvidia"), ids, found.notes)
     results: dict[str, tuple[ProbeFigures, Profile]] = {}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from services.cli.output import gib
-from services.sizing.types import FitReport, ImageWorkload, MemoryBill, Workload
+from services.sizing.types import FitReport, HostNeed, ImageWorkload, MemoryBill, Speed, Workload
 
 LINES = (
     ("weights", "weights_bytes"), ("KV cache", "kv_cache_bytes"), ("activations", "activation_bytes"),
@@ -27,7 +27,7 @@ def bill_text(bill: MemoryBill) -> str:
 
 
 def report_text(report: FitReport) -> str:
-    """The whole answer: verdict, bill, largest workload, reasons, hints."""
+    """The whole answer: verdict, bill, largest workload, predictions, host needs, reasons, hints."""
     label = " (simulated)" if report.simulated else ""
     lines = [f"{report.model_id} on {report.card_name}{label}: {report.verdict.value.replace('_', ' ')}"]
     if report.choice:
@@ -37,6 +37,25 @@ def report_text(report: FitReport) -> str:
     lines.append(f"  {report.reason}")
     if report.largest:
         lines.append(f"  largest that fits: {workload_text(report.largest)}")
+    lines += _predicted_lines(report.speed) + _host_lines(report.host)
     lines += [f"  because: {r}" for r in (report.choice.reasons if report.choice else ())]
     lines += [f"  instead: {h.text}" for h in report.hints]
     return "\n".join(lines)
+
+
+def _predicted_lines(speed: Speed | None) -> list[str]:
+    """Speeds are never measured here, so the line says so; it is left out where no source supports any figure."""
+    if speed is None:
+        return []
+    figures = (
+        (speed.decode_tok_s, "~{:,.1f} tok/s decode"), (speed.prefill_tok_s, "~{:,.0f} tok/s prefill"),
+        (speed.images_per_min, "~{:,.1f} images/min"), (speed.load_s, "~{:,.0f} s to load"),
+    )  # fmt: skip
+    said = ", ".join(words.format(figure) for figure, words in figures if figure is not None)
+    return [f"  predicted: {said or 'no speed'} ({speed.basis})" if speed.basis else f"  predicted: {said}"] if said or speed.basis else []
+
+
+def _host_lines(need: HostNeed | None) -> list[str]:
+    if need is None:
+        return []
+    return [f"  host: {gib(need.ram_bytes)} RAM while loading, {gib(need.resident_bytes)} while serving; {gib(need.disk_bytes)} of disk"]

@@ -22,10 +22,11 @@ _NAMELESS = {"", "graphicsdevice", "device"}
 _MAKERS = re.compile(r"\b(nvidia|geforce|amd|ati|radeon|tesla|instinct|corporation|graphics|series|gpu)\b|\((tm|r)\)|[®™]", re.IGNORECASE)
 _SIZE_IN_NAME = re.compile(r"\b(\d+(?:\.\d+)?)\s*(gib|gb|g|mib)\b", re.IGNORECASE)
 _ITEM = re.compile(
-    r"(?P<name>[^@#:]+?)\s*(?::(?P<early>\d+))?\s*(?:@\s*gen(?P<gen>\d)\s*x\s*(?P<width>\d{1,2})\s*)?(?::(?P<count>\d+))?\s*"
+    r"(?P<name>[^@#:]+?)\s*(?::(?P<early>\d+))?\s*(?:@\s*(?:gen(?P<gen>\d))?\s*x\s*(?P<width>\d{1,2})\s*)?(?::(?P<count>\d+))?\s*"
     r"(?:#\s*(?P<uuid>[A-Za-z0-9][A-Za-z0-9:._-]{2,63}))?",
     re.IGNORECASE | re.ASCII,
 )
+_COUNT_FIRST = re.compile(r"(?P<count>\d+)\s*[x×*]\s+(?=\S)", re.IGNORECASE | re.ASCII)
 
 
 class CardParseError(ValueError):
@@ -113,6 +114,8 @@ def simulated_cpu_card(budget_bytes: int, index: int = 0) -> Card:
 
 
 def _described(item: str, first: int) -> list[Card]:
+    if (many := _COUNT_FIRST.match(item)) is not None:
+        raise CardParseError(f'"{item[:60]}": the count goes behind the name; write "{item[many.end() :][:60]}:{many["count"][:4]}".')
     match = _ITEM.fullmatch(item)
     if match is None:
         raise CardParseError(f'"{item[:60]}" can\'t be read; write NAME [SIZE] [@genGxW] [:COUNT] [#UUID], like "P104-100 8GB@gen1x1:6".')
@@ -124,8 +127,8 @@ def _described(item: str, first: int) -> list[Card]:
     if not 1 <= count <= MAX_CARDS - first:
         raise CardParseError(f"A rig has between 1 and {MAX_CARDS} cards; this list asks for {first + count}.")
     spec, nominal_bytes = _spec_of_words(match["name"].strip())
-    link = PcieLink(int(match["gen"]), int(match["width"])) if match["gen"] else None
-    if link and not (1 <= (link.generation or 0) <= 6 and link.width in (1, 2, 4, 8, 16)):
+    link = PcieLink(int(match["gen"]) if match["gen"] else None, int(match["width"])) if match["width"] else None
+    if link and not (link.generation in (None, 1, 2, 3, 4, 5, 6) and link.width in (1, 2, 4, 8, 16)):
         raise CardParseError(f'"{item[:60]}": PCIe generations are 1 to 6 and widths x1, x2, x4, x8, x16.')
     known = spec.vram_bytes == nominal_bytes
     note = "Described, not detected." if known else f"Described, not detected; {gib(nominal_bytes)} is not the table's size for this card."
@@ -166,9 +169,11 @@ def _spec_of_words(words: str) -> tuple[CardSpec, int]:
 
 def _unknown(words: str) -> CardParseError:
     keys = {_plain_with_size(spec.key): spec.key for spec in load_cards()}
-    near = difflib.get_close_matches(_plain_with_size(words), keys, n=4, cutoff=0.5)
-    nearest = tuple(keys[name] for name in near)
-    advice = f" Nearest: {', '.join(nearest)}." if nearest else " `rigserve models --help` shows how cards are named."
+    short = {_plain(spec.key): spec.key for spec in reversed(load_cards())}
+    near = difflib.get_close_matches(_plain_with_size(words)[:60], keys, n=4, cutoff=0.5)
+    alike = difflib.get_close_matches(_plain(words)[:60], short, n=4, cutoff=0.4)
+    nearest = tuple(dict.fromkeys([*(keys[name] for name in near), *(short[name] for name in alike)]))[:4]
+    advice = f" Nearest: {', '.join(nearest)}." if nearest else ' Cards are named like "RTX 3060 Ti" or "P104-100 8GB".'
     return CardParseError(f'No card is called "{words[:60]}".{advice}', nearest)
 
 

@@ -20,6 +20,9 @@ from services.sizing.types import ModelSpec
 
 MAX_FILE_BYTES = 256 * 1024
 MAX_FILES = 5000
+MAX_NAME = 100
+# How makers mark the chat model of a base model: "llama-3.1-8b" is read as llama-3.1-8b-instruct where no model has the plain name.
+TUNED = ("-instruct", "-it", "-chat")
 MODELS_FOLDER = Path(__file__).resolve().parents[2] / "models"
 
 
@@ -30,11 +33,12 @@ class CatalogueError(Exception):
 class UnknownModelError(KeyError):
     """No model of this name. `nearest` holds up to five ids that look like it, best first."""
 
-    def __init__(self, name: str, nearest: tuple[str, ...]) -> None:
+    def __init__(self, name: str, nearest: tuple[str, ...], advice: str = "") -> None:
         self.name = name
         self.nearest = nearest
         close = f" Nearest: {', '.join(nearest)}." if nearest else " `rigserve models` lists every model."
-        self.sentence = f"The catalogue has no model {name!r}.{close}"
+        said = f"The catalogue has no model {name[:MAX_NAME]!r}." if name.strip() else "The name of a model is missing."
+        self.sentence = f"{said}{close}{' ' if advice else ''}{advice}"
         super().__init__(self.sentence)
 
     def __str__(self) -> str:
@@ -48,11 +52,18 @@ class Catalogue:
     models: tuple[ModelSpec, ...]
 
     def get(self, name: str) -> ModelSpec:
-        """The model with this id or alias. Raises UnknownModelError with the nearest ids."""
+        """1. The model with this id or alias. 2. The only one whose name is this with a mark of its tuning (-instruct, -it, -chat).
+        Raises UnknownModelError with the nearest ids."""
         wanted = name.strip().casefold()
+        # 1
         for model in self.models:
             if any(wanted == known.casefold() for known in names_of(model)):
                 return model
+        # 2
+        marked = {wanted + mark for mark in TUNED} if wanted else set()
+        tuned = [model for model in self.models if any(known.casefold() in marked for known in names_of(model))]
+        if len(tuned) == 1:
+            return tuned[0]
         raise UnknownModelError(name, self._nearest(wanted))
 
     def _nearest(self, wanted: str) -> tuple[str, ...]:

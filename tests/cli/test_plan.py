@@ -61,7 +61,9 @@ def test_one_way_is_no_splitting() -> None:
 
 
 @pytest.mark.parametrize("arguments", [["--goal", "world-peace"], ["--goal", "quality", "--want", "sdxl"], ["--tensor-parallel", "0"],
-                                       ["--want", "sdxl:٣"], ["--out", "/no/such/folder/plan.yaml"]])
+                                       ["--want", "sdxl:٣"], ["--want", ""], ["--want", ":2"],
+                                       ["--host-ram", ""], ["--host-ram", "9" * 400], ["--card-memory", ""],
+                                       ["--out", "/no/such/folder/plan.yaml"]])
 def test_bad_input_is_a_sentence(arguments: list[str]) -> None:
     shown = run("plan", *RIG, *arguments)
     assert shown.exit_code in (1, 2)
@@ -71,7 +73,7 @@ def test_bad_input_is_a_sentence(arguments: list[str]) -> None:
 
 def test_refusals_are_shown_once_for_each_kind_of_card() -> None:
     shown = run("plan", *RIG, "--want", "qwen2.5-32b-instruct")
-    assert shown.exit_code == 0
+    assert shown.exit_code == 1, "nothing could be placed"
     assert shown.output.count("does not fit") == 3
     assert "is not split" in shown.output
 
@@ -91,6 +93,26 @@ def test_models_for_a_card_best_first() -> None:
     assert any(line.startswith("[1] Predicted") for line in lines)
     reports = json.loads(run("models", "--card", "P106-100", "--host-ram", "8", "--json").output)
     assert reports[0]["model_id"] in lines[3]
+
+
+def test_what_was_taken_for_granted_is_in_the_json_too() -> None:
+    notes = json.loads(run("plan", "--cards", "RTX 3060 Ti", "--card-memory", "4GiB", "--json").output)["notes"]
+    assert any("cards as described" in note for note in notes)
+    assert any("--card-memory" in note and "not used" in note for note in notes)
+    assert any("--host-ram" in note for note in notes)
+
+
+def test_a_budget_beyond_the_host_is_said() -> None:
+    assert "is more than the" in run("plan", "--card-memory", "60TiB").output
+    assert "is more than the" not in run("plan", "--card-memory", "1MiB").output
+
+
+def test_models_takes_one_kind_of_card() -> None:
+    assert run("models", "--card", "P106-100:2", "--host-ram", "8").exit_code == 0
+    for arguments in (["--card", "P106-100,RTX 3060 Ti"], ["--card", ""], ["--host-ram", "8"]):
+        shown = run("models", *arguments)
+        assert shown.exit_code == 2, arguments
+        assert "Error" in shown.output
 
 
 def test_columns() -> None:

@@ -107,6 +107,9 @@ def test_parse_cards_more_shapes() -> None:
     assert amd[0].gfx == "gfx803"
     assert parse_cards("P104-100 8GB@gen1x1#GPU-aa-bb")[0].id == "GPU-aa-bb"
     assert parse_cards("RX 580 8GB#0000:03:00.0")[0].id == "0000:03:00.0"
+    riser = parse_cards("P104-100 8GB@x1")[0].link
+    assert riser is not None
+    assert (riser.generation, riser.width) == (None, 1)
     modded = parse_cards("RTX 2080 Ti 22GB")[0]
     assert modded.total_bytes == visible_bytes(22 * GIB)
     assert "not the table's size" in (modded.note or "")
@@ -119,7 +122,8 @@ def test_parse_cards_more_shapes() -> None:
         ("RTX 3060 Ti:9999999999", "between 1"), ("GTX 1060", "several sizes"), ("RTX 3060 Ti:2#GPU-1111", "one UUID"),
         ("RTX 3060 Ti#GPU-1111,RTX 3070#GPU-1111", "id GPU-1111"), ("RTX 3060 Ti@gen9x3", "PCIe"), ("RTX 3060 Ti@fast", "read"),
         ("RTX 3060 Ti 9000GB", "between 512 MiB"), ("CMP 100-100", "How much memory"), ("x" * 30_000, "at most"),
-        ("RTX 3060 Ti:-1", "read"),
+        ("RTX 3060 Ti:-1", "read"), ("2x RTX 3060 Ti", r"write \"RTX 3060 Ti:2\""), ("6 x P104-100 8GB", "8GB:6"),
+        ("RTX 9999", "Nearest: RTX"), ("RTX 3060 Ti@x3", "PCIe"),
     ],
 )
 def test_parse_cards_refuses(text: str, words: str) -> None:

@@ -59,7 +59,7 @@ def test_the_project_catalogue_is_found_by_any_name() -> None:
 @pytest.mark.parametrize(
     ("typed", "meant"),
     [
-        ("qwen2.5-7b", "qwen2.5-7b-instruct"),
+        ("qwen2.5-7b-inst", "qwen2.5-7b-instruct"),
         ("Qwen/Qwen2.5-7B-Instrukt", "qwen2.5-7b-instruct"),
         ("sd1.5", "sd-1.5"),
         ("smolm2", "smollm2"),
@@ -72,10 +72,26 @@ def test_an_unknown_name_brings_the_nearest(typed: str, meant: str) -> None:
     assert repr(typed) in str(caught.value)
 
 
+@pytest.mark.parametrize(("typed", "meant"), [("llama-3.1-8b", "llama-3.1-8b-instruct"), ("Gemma-2-9B", "gemma-2-9b-it")])
+def test_a_name_without_its_tuning_is_the_tuned_model(typed: str, meant: str) -> None:
+    assert load_catalogue().get(typed).id == meant
+
+
+def test_a_plain_name_is_never_another_model() -> None:
+    assert load_catalogue().get("qwen3-4b").id == "qwen3-4b"  # there is a qwen3-4b-instruct-2507 too
+
+
+@pytest.mark.parametrize("typed", ["", " "])
+def test_no_name_is_said_to_be_missing(typed: str) -> None:
+    with pytest.raises(UnknownModelError, match="missing"):
+        load_catalogue().get(typed)
+
+
 def test_a_name_like_no_other_brings_a_way_on() -> None:
     with pytest.raises(UnknownModelError, match="rigserve models") as caught:
         load_catalogue().get("?" * 5000)
     assert caught.value.nearest == ()
+    assert len(str(caught.value)) < 300
 
 
 def test_a_good_file_is_read(tmp_path: Path) -> None:
