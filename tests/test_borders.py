@@ -17,7 +17,8 @@ MAY_IMPORT = {
     "worker": {"sizing", "hardware", "wire"},
     "diffusion": {"sizing", "wire", "hardware"},
     "gateway": {"sizing", "wire"},
-    "cli": {"sizing", "hardware", "provision", "wire"},
+    "deploy": {"sizing", "wire"},
+    "cli": {"sizing", "hardware", "provision", "wire", "deploy"},
 }
 HEAVY = {"torch", "diffusers", "transformers", "bitsandbytes", "vllm", "xllamacpp", "gguf", "accelerate"}
 NETWORK = {"socket", "http", "urllib", "httpx", "requests", "aiohttp", "huggingface_hub"}
@@ -29,6 +30,7 @@ NEVER = {
     "worker": HEAVY,
     "diffusion": set(),
     "gateway": HEAVY,
+    "deploy": HEAVY | NETWORK | {"subprocess", "time", "asyncio", "datetime", "threading"},
     "cli": HEAVY,
 }
 # The only files that run inside an engine's own environment and may import what is there.

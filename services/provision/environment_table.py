@@ -12,6 +12,8 @@ TORCH_INDEX = "https://download.pytorch.org/whl/"
 XLLAMACPP_INDEX = "https://xorbitsai.github.io/xllamacpp/whl/"
 
 _IMPORT_VLLM = "import vllm.entrypoints.openai.api_server\nfrom vllm.platforms import current_platform as p\n"
+_FIND_VLLM = "import torch, importlib.util as u\nassert torch.version.cuda and u.find_spec('vllm')\n"
+_FIND_LLAMACPP = "import importlib.util as u\nassert u.find_spec('xllamacpp')\n"
 _IMPORT_DIFFUSERS = "import torch, bitsandbytes, fastapi, uvicorn, prometheus_client\nfrom diffusers import StableDiffusionPipeline\n"
 _LLAMACPP_SEES_GPU = (
     "import xllamacpp\n"
@@ -34,8 +36,9 @@ class Gpu(StrEnum):
 class Environment:
     """One row. `requirements/<name>.txt` is its lock file.
 
-    `probe`: code that the finished environment must run. `torch_index`: where torch's pinned build comes from when pip's own sources
-    lack it; `torch_resolve`: with its own dependencies, the CUDA libraries. `index`: the one index that the whole file comes from.
+    `probe`: code that the finished environment must run; `probe_elsewhere`: in its place where the card's driver is missing, because
+    the environment is made for another machine; None where `probe` needs no card. `torch_index`: where torch's pinned build comes from
+    when pip's own sources lack it; `torch_resolve`: with its own dependencies, the CUDA libraries. `index`: the one index of the file.
     `resolve`: pip resolves the dependencies, the file pins the top only.
     `cpu_flags`: instruction sets (the kernel's names) that the x86-64 wheels are compiled for. `python_from` up to, not including,
     `python_below`. `download_bytes` and `disk_bytes` are rounded measurements, None where never installed by us.
@@ -45,6 +48,7 @@ class Environment:
     engine: str
     purpose: str
     probe: str
+    probe_elsewhere: str | None = None
     torch_index: str | None = None
     torch_resolve: bool = False
     index: str | None = None
@@ -80,7 +84,8 @@ _CPU_ROWS = (
 )
 _GPU_ROWS = (
     Environment(
-        "vllm-cuda", "vLLM", "LLMs on NVIDIA cards from Turing on", _IMPORT_VLLM + "assert p.is_cuda(), p", resolve=True, gpu=Gpu.NVIDIA,
+        "vllm-cuda", "vLLM", "LLMs on NVIDIA cards from Turing on", _IMPORT_VLLM + "assert p.is_cuda(), p", _FIND_VLLM, resolve=True,
+        gpu=Gpu.NVIDIA,
     ),
     Environment(
         "diffusion-cuda", "diffusers", "Stable Diffusion on NVIDIA cards from Turing on", _IMPORT_DIFFUSERS + "assert torch.version.cuda",
@@ -92,8 +97,8 @@ _GPU_ROWS = (
     ),
     *(
         Environment(
-            f"llamacpp-{build}", "llama.cpp", f"GGUF models on {cards}", _LLAMACPP_SEES_GPU, index=XLLAMACPP_INDEX + index, gpu=gpu,
-            cpu_flags=_LLAMACPP_FLAGS, otherwise=_OWN_LLAMACPP,
+            f"llamacpp-{build}", "llama.cpp", f"GGUF models on {cards}", _LLAMACPP_SEES_GPU, _FIND_LLAMACPP,
+            index=XLLAMACPP_INDEX + index, gpu=gpu, cpu_flags=_LLAMACPP_FLAGS, otherwise=_OWN_LLAMACPP,
         )
         for build, index, gpu, cards in (
             ("cuda12", "cu128", Gpu.NVIDIA, "NVIDIA cards from Maxwell on"),

@@ -73,8 +73,11 @@ def python_of(name: str, home: Home | None = None) -> Path | None:
     return python if whole else None
 
 
-def ensure(name: str, progress: ProgressSink = silent, *, home: Home | None = None) -> Path:
+def ensure(name: str, progress: ProgressSink = silent, *, home: Home | None = None, elsewhere: bool = False) -> Path:
     """The python of the environment `name`, installed first if need be. Raises ProvisionError, and then leaves no environment.
+
+    `elsewhere`: it is made for another machine, as in the build of an image. No card is asked for here, and an engine that can't be
+    imported without its card's driver is only looked for.
 
     1. Whole and matching its lock: return at once.
     2. This machine can't run it (Python, processor, card): refuse before a byte moves.
@@ -86,7 +89,7 @@ def ensure(name: str, progress: ProgressSink = silent, *, home: Home | None = No
     if python := python_of(name, home):  # 1
         return python
     environment = home.environment(name)
-    _require_machine(environment)  # 2
+    _require_machine(environment, elsewhere)  # 2
     with _only_one(home, name, progress):  # 3
         if python := python_of(name, home):
             return python
@@ -94,14 +97,14 @@ def ensure(name: str, progress: ProgressSink = silent, *, home: Home | None = No
         shutil.rmtree(folder, ignore_errors=True)  # 4
         _require_space(environment, home.venvs)
         try:
-            _build(environment, home, progress)  # 5
+            _build(environment, home, progress, elsewhere)  # 5
         finally:
             if not (folder / STAMP).is_file():
                 shutil.rmtree(folder, ignore_errors=True)
     return home.python(name)
 
 
-def _build(environment: Environment, home: Home, progress: ProgressSink) -> None:
+def _build(environment: Environment, home: Home, progress: ProgressSink, elsewhere: bool) -> None:
     lock_file = home.lock_file(environment.name)
     pinned = _pins(lock_file)
     log = home.venvs / f"{environment.name}.log"
@@ -117,7 +120,7 @@ def _build(environment: Environment, home: Home, progress: ProgressSink) -> None
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
     progress(Progress("verify", None, None, f"importing {environment.engine} once"))
-    _probe(environment, home)
+    _probe(environment, home, elsewhere)
     stamp = {
         "requirements_sha256": _lock_hash(lock_file),
         "python": platform.python_version(),
@@ -174,9 +177,10 @@ def _make_venv(folder: Path) -> None:
         )
 
 
-def _probe(environment: Environment, home: Home) -> None:
+def _probe(environment: Environment, home: Home, elsewhere: bool) -> None:
     """Run the probe with the new python. An engine that can't be imported is not installed."""
-    command = [str(home.python(environment.name)), "-c", environment.probe]
+    probe = environment.probe_elsewhere if elsewhere and environment.probe_elsewhere else environment.probe
+    command = [str(home.python(environment.name)), "-c", probe]
     try:
         done = subprocess.run(command, capture_output=True, text=True, check=False, env=child_environment(), timeout=home.limits.probe_s)
     except subprocess.TimeoutExpired:
@@ -188,7 +192,7 @@ def _probe(environment: Environment, home: Home) -> None:
         raise ProvisionError(f"{environment.engine} was installed but can't be imported (exit {done.returncode}): {why}")
 
 
-def _require_machine(environment: Environment) -> None:
+def _require_machine(environment: Environment, elsewhere: bool) -> None:
     """1. Python outside what the locked wheels exist for. 2. Processor without the needed instructions (x86-64). 3. No such card."""
     low, high = environment.python_from, environment.python_below
     if not low <= sys.version_info[:2] < high:  # 1
@@ -203,7 +207,7 @@ def _require_machine(environment: Environment) -> None:
             f"{environment.engine} ({environment.name}) needs the processor instructions {', '.join(missing)}, which this one lacks. "
             f"{environment.otherwise}"
         )
-    devices = DEVICES[environment.gpu] if environment.gpu else ()
+    devices = DEVICES[environment.gpu] if environment.gpu and not elsewhere else ()
     if devices and not any(glob.glob(device) for device in devices):  # 3
         raise ProvisionError(
             f"{environment.name} is for {environment.gpu} GPUs, and no driver for one is loaded on this machine (none of "
