@@ -23,9 +23,10 @@ from services.sizing.economics import (
 )
 from services.sizing.fit import default_workloads, fit
 from services.sizing.plan import Goal, make_plan
-from services.sizing.plan_goals import merits, uncut, work_of
+from services.sizing.plan_goals import uncut, work_of
 from services.sizing.plan_options import Group, group_cards
-from services.sizing.types import Card, FitReport, Host, ModelSpec, Plan, Verdict
+from services.sizing.quality import merits
+from services.sizing.types import Card, FitReport, Host, ModelSpec, Plan, TextWorkload, Verdict, Workload
 
 # Models shown for each kind of work and card; the whole list is `rigserve models --card`.
 MOST_OF_A_WORK = 4
@@ -99,9 +100,9 @@ class Advice:
 def servable(card: Card, host: Host, catalogue: Catalogue, have_bytes: int | None = None) -> tuple[FitReport, ...]:
     """Every model that the card can serve, best first within its kind of work: chat, chat with pictures, images, embeddings.
 
-    1. Served well before made to fit: the usual workload, with its reserve, in an acceptable quantization, whole on the card, and fast
-       enough to read along.
-    2. Quality: the catalogue's figure where all models of a kind have one, else size.
+    1. Served well before made to fit: at the usual context or size, with its reserve, in an acceptable quantization, whole on the card,
+       and fast enough to read along. Fewer sequences at once is no cut here: a large model for one person beats a toy for four.
+    2. Quality: published scores, and what size lets expect where there is none (`quality.merits`).
     3. Speed: predicted tokens a second, or images a minute.
     """
     worth = merits(catalogue.models)
@@ -111,7 +112,7 @@ def servable(card: Card, host: Host, catalogue: Catalogue, have_bytes: int | Non
     def rank(report: FitReport) -> tuple[int, bool, float, float]:
         model = known[report.model_id]
         speed = (report.speed.decode_tok_s or report.speed.images_per_min or 0.0) if report.speed else 0.0
-        return ORDER.index(work_of(model)), not _well(model, report), -worth[model.id], -speed
+        return ORDER.index(work_of(model)), not _well(model, report), -worth[model.id].points, -speed
 
     return tuple(sorted(reports, key=rank))
 
@@ -120,7 +121,13 @@ def _well(model: ModelSpec, report: FitReport) -> bool:
     variant = next(variant for variant in model.variants if variant.id == report.variant_id)
     assert report.choice is not None
     assert report.speed is not None
-    return uncut(report.verdict, variant, report.choice, report.speed) and report.workload == default_workloads(model)[0]
+    return uncut(report.verdict, variant, report.choice, report.speed) and _full_size(report.workload, default_workloads(model)[0])
+
+
+def _full_size(workload: Workload | None, usual: Workload) -> bool:
+    if isinstance(workload, TextWorkload) and isinstance(usual, TextWorkload):
+        return workload.context_tokens >= usual.context_tokens
+    return workload == usual
 
 
 def advise(host: Host, cards: tuple[Card, ...], catalogue: Catalogue, tariff: Tariff) -> Advice:

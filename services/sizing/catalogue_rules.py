@@ -37,6 +37,10 @@ def broken_rules(model: ModelSpec, file_stem: str) -> Iterator[str]:
         yield "variants: at least one is needed"
     if not model.figures_source:
         yield "figures_source: say where the figures come from"
+    if (model.quality is None) != (not model.quality_source):
+        yield "quality and quality_source go together: a score and who published it"
+    if model.quality is not None and not 0 < model.quality <= 100:
+        yield f"quality: {model.quality} is not a score in percent"
     yield from _twice("alias", [alias.casefold() for alias in (model.id, *model.aliases)])
     yield from _twice("variant id", [variant.id for variant in model.variants])
     yield from _out_of_range(model)

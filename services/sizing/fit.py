@@ -10,7 +10,7 @@ from services.sizing.cards import spec_of
 from services.sizing.catalogue import Catalogue
 from services.sizing.engines import NATIVE_BF16_FLAGS, EngineRefusal, choices
 from services.sizing.judge import Judged, best_of, judge, largest_workload
-from services.sizing.quant import quality_loss
+from services.sizing.quality import acceptable, loss_order, loss_words, merits
 from services.sizing.speed import predict
 from services.sizing.types import (
     Card,
@@ -27,9 +27,6 @@ from services.sizing.types import (
     Workload,
 )
 
-# A variant that loses more than this (relative perplexity) is offered only when nothing better fits: 4-bit k-quants, AWQ, GPTQ and NF4 are
-# below it, the 3-bit and 2-bit mixes and Q4_0 above.
-ACCEPTABLE_LOSS = 0.032
 DEFAULT_CONTEXT_TOKENS = 4096
 DEFAULT_SEQUENCES = 4
 MAX_HINTS = 6
@@ -75,7 +72,7 @@ def fit(
     # 2
     ways, refusals = _ways(question, variant_id)
     if not ways:
-        hints = _other_models(question, catalogue)
+        hints = _same_model(question, workload) + _other_models(question, catalogue)
         return replace(_refused(question, workload, refusals), hints=hints)
     # 3, 4
     chosen = _choose(question, ways, workload)
@@ -125,11 +122,6 @@ def default_workloads(model: ModelSpec) -> tuple[Workload, ...]:
     return TextWorkload(context, DEFAULT_SEQUENCES), TextWorkload(context, 1), TextWorkload(min(2048, limit), 1)
 
 
-def loss_of(variant: Variant) -> float:
-    """Quality lost by a variant: the catalogue's figure, else the table's."""
-    return variant.quality_loss if variant.quality_loss is not None else quality_loss(variant.quant)
-
-
 def ways_of(card: Card, model: ModelSpec, host: Host, engine: Engine | None = None) -> tuple[list[tuple[Variant, EngineChoice]], list[str]]:
     """Every way to run the model on the card in the order in which `fit` tries them, and the sentences of the refusals."""
     return _ways(_Question(card, model, host, 0, engine), None)
@@ -161,12 +153,12 @@ def _preference(question: _Question, variant: Variant, choice: EngineChoice) -> 
     """Whole pipelines before offloaded ones, vLLM before llama.cpp, then least quality lost, then the dtype that the CPU is fast in."""
     fast16 = bool(NATIVE_BF16_FLAGS & set(question.host.cpu_flags))
     slow_dtype = question.card.vendor == "cpu" and (choice.dtype == "bfloat16") != fast16
-    return loss_of(variant) > ACCEPTABLE_LOSS, choice.offload != "none", choice.engine is Engine.LLAMACPP, loss_of(variant), slow_dtype
+    return not acceptable(variant), choice.offload != "none", choice.engine is Engine.LLAMACPP, loss_order(variant), slow_dtype
 
 
 def _choose(question: _Question, ways: list[tuple[Variant, EngineChoice]], workload: Workload | None) -> Judged:
     workloads = (workload,) if workload is not None else default_workloads(question.model)
-    good = [way for way in ways if loss_of(way[0]) <= ACCEPTABLE_LOSS]
+    good = [way for way in ways if acceptable(way[0])]
     last: Judged | None = None
     for some in dict.fromkeys((tuple(good), tuple(ways))):
         for asked in workloads:
@@ -211,6 +203,17 @@ def _refused(question: _Question, workload: Workload | None, refusals: list[str]
     )  # fmt: skip
 
 
+def _same_model(question: _Question, workload: Workload | None) -> tuple[Hint, ...]:
+    """What was asked for can't run in that form or by that engine: the best way in which the same model does."""
+    free = replace(question, engine=None)
+    ways, _ = _ways(free, None)
+    best = _choose(free, ways, workload) if ways else None
+    if best is None or best.verdict is Verdict.DOES_NOT_FIT:
+        return ()
+    text = f"{best.variant.quant} ({best.choice.engine.value}) with {workload_words(best.workload)}"
+    return (Hint(text, question.model.id, best.variant.id, best.workload, question.card.id),)
+
+
 def _own_hints(question: _Question, chosen: Judged, largest: Workload | None) -> tuple[Hint, ...]:
     """What of the same model would fit, least quality lost first: a smaller workload, a smaller variant, both."""
     card, model = question.card, question.model
@@ -219,42 +222,38 @@ def _own_hints(question: _Question, chosen: Judged, largest: Workload | None) ->
         text = f"{chosen.variant.quant} with {workload_words(largest)}"
         found.append(Hint(text, model.id, chosen.variant.id, largest, card.id))
     ways, _ = _ways(question, None)
-    for variant, choice in sorted(ways, key=lambda way: loss_of(way[0])):
+    for variant, choice in sorted(ways, key=lambda way: loss_order(way[0])):
         if variant.id == chosen.variant.id or any(hint.variant_id == variant.id for hint in found):
             continue
         at = _judged(question, variant, choice, chosen.workload)
         if at.verdict is Verdict.FITS:
-            text = f"{variant.quant} ({choice.engine.value}) at the same workload"
+            text = f"{variant.quant} ({choice.engine.value}, {loss_words(variant)}) at the same workload"
             found.append(Hint(text, model.id, variant.id, chosen.workload, card.id))
             continue
         smaller = largest_workload(model, variant, choice, chosen.workload, question.host, card, question.have_bytes)
         if smaller is not None:
-            text = f"{variant.quant} ({choice.engine.value}) with {workload_words(smaller)}"
+            text = f"{variant.quant} ({choice.engine.value}, {loss_words(variant)}) with {workload_words(smaller)}"
             found.append(Hint(text, model.id, variant.id, smaller, card.id))
     return tuple(found[: MAX_HINTS - 2])
 
 
 def _other_models(question: _Question, catalogue: Catalogue | None) -> tuple[Hint, ...]:
-    """The two best other models of the same kind that fit here: the nearest in quality."""
+    """The two best other models of the same kind that fit here, by merit: those that lose least."""
     return tuple(islice(_fitting_models(question, catalogue.models), 2)) if catalogue is not None else ()
 
 
 def _fitting_models(question: _Question, models: tuple[ModelSpec, ...]) -> Iterator[Hint]:
     others = [model for model in models if model.kind == question.model.kind and model.id != question.model.id]
-    for model in sorted(others, key=worth, reverse=True):
+    worth = merits(models)
+    for model in sorted(others, key=lambda model: -worth[model.id].points):
         asked = replace(question, model=model)
         ways, _ = _ways(asked, None)
         if not ways:
             continue
         best = _choose(asked, ways, None)
-        if best.verdict is Verdict.FITS and loss_of(best.variant) <= ACCEPTABLE_LOSS:
+        if best.verdict is Verdict.FITS and acceptable(best.variant):
             text = f"another model: {model.title} ({best.variant.quant}, {workload_words(best.workload)})"
             yield Hint(text, model.id, best.variant.id, best.workload, question.card.id)
-
-
-def worth(model: ModelSpec) -> tuple[float, int]:
-    """How good a model is among its kind: the catalogue's figure where there is one, then its size."""
-    return model.quality or 0.0, model.params or 0
 
 
 def workload_words(workload: Workload) -> str:

@@ -15,7 +15,6 @@ from services.sizing.plan_goals import (
     WORKS,
     Goal,
     coverage_terms,
-    merits,
     quality_terms,
     served_well,
     tags_of,
@@ -25,6 +24,7 @@ from services.sizing.plan_goals import (
 )
 from services.sizing.plan_options import Group, Option, options_of
 from services.sizing.plan_solve import Column, Problem
+from services.sizing.quality import Merit, merits
 from services.sizing.types import Engine, Host, ModelSpec, Verdict
 
 MOST_ON_A_CARD = 4
@@ -73,7 +73,7 @@ def goal_problem(goal: Goal, rig: Rig, catalogue: Catalogue) -> Problem:
     bonuses: dict[str, float] = {"work:image": ONE_IMAGE_MODEL} if sum(rig.sizes) > 1 else {}
     if by_model:
         bonuses = {f"work:{work}": ONE_MORE_WORK for work in WORKS}
-        bonuses |= {f"model:{o.model.id}": worth[o.model.id] for column in columns for o in column.options}
+        bonuses |= {f"model:{o.model.id}": worth[o.model.id].points for column in columns for o in column.options}
     return Problem(rig.sizes, tuple(columns), bonuses, {}, rig.host_mib)
 
 
@@ -96,7 +96,7 @@ def wish_problem(rig: Rig, wishes: Sequence[tuple[ModelSpec, int]]) -> tuple[Pro
     return Problem(rig.sizes, tuple(_undominated(columns, lambda column: column.tags)), bonuses, caps, rig.host_mib), cut
 
 
-def _singles(goal: Goal, index: int, good: list[Option], worth: dict[str, float]) -> list[Column]:
+def _singles(goal: Goal, index: int, good: list[Option], worth: dict[str, Merit]) -> list[Column]:
     fewest = SMALLEST_SHARE * max((o.model.params or 0 for o in good if o.model.kind == "chat"), default=0)
     found = []
     for option in good:
@@ -112,20 +112,20 @@ def _singles(goal: Goal, index: int, good: list[Option], worth: dict[str, float]
     return found
 
 
-def _different_models(options: list[Option], worth: dict[str, float]) -> list[Option]:
+def _different_models(options: list[Option], worth: dict[str, Merit]) -> list[Option]:
     """The options that no better model undercuts, best first: each next one takes less of the card. Some of them, always the leanest."""
     kept: list[Option] = []
-    for option in sorted(options, key=lambda o: (-worth[o.model.id], o.need_bytes)):
+    for option in sorted(options, key=lambda o: (-worth[o.model.id].points, o.need_bytes)):
         if not kept or option.need_bytes < kept[-1].need_bytes:
             kept.append(option)
     step = max(1, -(-len(kept) // MOST_OF_A_WORK))
     return kept[::-step][::-1]
 
 
-def _best_of_each_mix(columns: list[Column], worth: dict[str, float]) -> list[Column]:
+def _best_of_each_mix(columns: list[Column], worth: dict[str, Merit]) -> list[Column]:
     """Of each mix of works the columns with the best models, and those that take less host RAM than all better ones."""
     mixes: dict[tuple[str, ...], list[Column]] = {}
-    for column in sorted(columns, key=lambda column: -sum(worth[option.model.id] for option in column.options) - column.points):
+    for column in sorted(columns, key=lambda column: -sum(worth[option.model.id].points for option in column.options) - column.points):
         mine = mixes.setdefault(tuple(work_of(option.model) for option in column.options), [])
         if len(mine) < MOST_OF_A_MIX or column.resident_mib + column.loading_mib < min(c.resident_mib + c.loading_mib for c in mine):
             mine.append(column)

@@ -5,13 +5,12 @@ Points are for comparing choices on one rig, nothing else. Every term has a name
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable
 from enum import StrEnum
 
-from services.sizing.fit import ACCEPTABLE_LOSS, loss_of
 from services.sizing.plan_options import Group, Option
 from services.sizing.plan_solve import Term
+from services.sizing.quality import ACCEPTABLE_LOSS, BENCHMARK, Merit, acceptable, loss_of, loss_words
 from services.sizing.types import Engine, EngineChoice, ModelSpec, Speed, Variant, Verdict
 from services.sizing.units import GIB
 
@@ -26,7 +25,8 @@ class Goal(StrEnum):
 
 RULES = {
     Goal.QUALITY: "On each card the best language model that it serves well; with several cards one of them makes images. Best means the "
-    "catalogue's quality figure where every model has one, else size.",
+    f"published score on {BENCHMARK['chat']} ({BENCHMARK['image']} for images); where none was found, what its size lets expect from the "
+    "models that have one, less one standard deviation, and nothing above a larger sibling.",
     Goal.THROUGHPUT: "The most predicted tokens a second over all cards, from models at least half as large as the largest that each card "
     "serves well; with several cards one of them makes images.",
     Goal.COVERAGE: "Every kind of work first (chat, chat with pictures, embeddings, images), then as many different models as there are "
@@ -44,25 +44,12 @@ ONE_MORE_WORK = 100.0
 ONE_COPY = 1000.0
 FIRST_COPY = 5000.0  # one of each model that was asked for comes before a second of any
 LLAMACPP = -0.25  # more than what an acceptable quantization loses: of one model vLLM's variant is taken, as `fit` does
-LOSS = -5.0
-TOOLS = 0.3  # as much as a quarter more parameters: clients of an OpenAI API call tools
+# Tens of points for each unit of relative perplexity: Llama 3 8B in INT4 has 11.9 % more perplexity and 2.4 points less on MMLU
+# (62.0 -> 59.6, any4's README, arXiv:2507.04610). Worked number: Q4_K_M, 2.8 % -> 0.06.
+LOSS = -0.24 / 0.119
+TOOLS = 0.3  # three points of the benchmark: clients of an OpenAI API call tools
 FILLER = 0.01  # of a second copy's worth under `coverage`, and of an image a minute under `throughput`
 IMAGE_SHARE = 0.1  # an image model has its card for its bonus, or where no language model runs
-
-
-def merits(models: Iterable[ModelSpec]) -> dict[str, float]:
-    """How good each model is, by id: the catalogue's figure where every model of a kind has one, else log2(1 + billions of parameters).
-
-    Size stands in for quality, and its logarithm because doubling a large model is worth about what doubling a small one is.
-    Worked number: 8 B -> 3.17, 32 B -> 5.04.
-    """
-    found: dict[str, float] = {}
-    known = list(models)
-    for kind in {model.kind for model in known}:
-        mine = [model for model in known if model.kind == kind]
-        rated = all(model.quality is not None for model in mine)
-        found |= {model.id: (model.quality or 0.0) if rated else math.log2(1 + (model.params or 0) / 1e9) for model in mine}
-    return found
 
 
 def work_of(model: ModelSpec) -> str:
@@ -81,7 +68,7 @@ def uncut(verdict: Verdict, variant: Variant, choice: EngineChoice, speed: Speed
     """Fits with its reserve, in an acceptable quantization, whole on the card, and fast enough to read along where the speed is known.
     The project's own tiny models (source `repo`) are for trying things out."""
     slow = speed.decode_tok_s is not None and speed.decode_tok_s < SLOWEST_CHAT_TOK_S
-    cut = loss_of(variant) > ACCEPTABLE_LOSS or choice.offload != "none" or variant.source.kind == "repo"
+    cut = not acceptable(variant) or choice.offload != "none" or variant.source.kind == "repo"
     return verdict is Verdict.FITS and not cut and not slow
 
 
@@ -90,11 +77,11 @@ def tags_of(options: Iterable[Option]) -> tuple[str, ...]:
     return tuple(tag for option in options for tag in (f"model:{option.model.id}", f"work:{work_of(option.model)}"))
 
 
-def quality_terms(option: Option, merit: float) -> tuple[Term, ...] | None:
+def quality_terms(option: Option, merit: Merit) -> tuple[Term, ...] | None:
     """Points under `quality`; None: the goal has no use for this model."""
     if option.model.kind == "embedding":
         return None
-    return (_merit(option, merit * (1.0 if option.model.kind == "chat" else IMAGE_SHARE)), *_manner(option))
+    return (_merit(option, merit, 1.0 if option.model.kind == "chat" else IMAGE_SHARE), *_manner(option))
 
 
 def throughput_terms(option: Option, fewest_params: float) -> tuple[Term, ...] | None:
@@ -107,9 +94,9 @@ def throughput_terms(option: Option, fewest_params: float) -> tuple[Term, ...] |
     return (Term("predicted tok/s", option.speed.decode_tok_s, "one request at a time"), *_manner(option))
 
 
-def coverage_terms(options: tuple[Option, ...], merit: dict[str, float]) -> tuple[Term, ...]:
+def coverage_terms(options: tuple[Option, ...], merit: dict[str, Merit]) -> tuple[Term, ...]:
     """Points under `coverage`, beside the bonuses for each kind of work and each different model."""
-    terms = [term for option in options for term in (_merit(option, FILLER * merit[option.model.id]), *_manner(option))]
+    terms = [term for option in options for term in (_merit(option, merit[option.model.id], FILLER), *_manner(option))]
     return (*terms, Term("shared card", -1.0 * (len(options) - 1), "several models on one card")) if len(options) > 1 else tuple(terms)
 
 
@@ -132,9 +119,8 @@ def wish_terms(group: Group, options: tuple[Option, ...]) -> tuple[Term, ...]:
     return tuple(term for term in terms if term.points)
 
 
-def _merit(option: Option, points: float) -> Term:
-    params = f"{option.model.params / 1e9:.2f} B parameters" if option.model.params else "size unknown"
-    return Term("quality", points, f"{option.model.id}: {params}")
+def _merit(option: Option, merit: Merit, share: float) -> Term:
+    return Term("quality", share * merit.points, f"{option.model.id}: {merit.words}")
 
 
 def _manner(option: Option) -> tuple[Term, ...]:
@@ -142,7 +128,7 @@ def _manner(option: Option) -> tuple[Term, ...]:
     speed = option.speed.decode_tok_s or option.speed.images_per_min or 0.0
     lost = loss_of(option.variant)
     terms = (
-        Term("quantization", LOSS * lost, f"{option.variant.quant} loses {100 * lost:.2f} % (perplexity)"),
+        Term("quantization", LOSS * (ACCEPTABLE_LOSS if lost is None else lost), f"{option.variant.quant}: {loss_words(option.variant)}"),
         Term("llama.cpp", LLAMACPP if option.choice.engine is Engine.LLAMACPP else 0.0, "vLLM is preferred where it can run the model"),
         Term("tool calls", TOOLS if option.model.tool_parser else 0.0, "the engine can parse this model's"),
         Term("speed", min(speed, 100.0) / 1e6, "breaks ties"),

@@ -7,8 +7,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-from services.sizing.fit import ACCEPTABLE_LOSS, default_workloads, loss_of, ways_of
+from services.sizing.fit import default_workloads, ways_of
 from services.sizing.judge import Judged, judge
+from services.sizing.quality import acceptable
 from services.sizing.speed import predict
 from services.sizing.types import Card, Engine, EngineChoice, Host, ModelSpec, Speed, Variant, Verdict, Workload
 from services.sizing.units import GIB, MIB
@@ -51,7 +52,7 @@ class Option:
 
     @property
     def lossy(self) -> bool:
-        return loss_of(self.variant) > ACCEPTABLE_LOSS
+        return not acceptable(self.variant)
 
     @property
     def words(self) -> str:

@@ -1,4 +1,4 @@
-"""Quantization schemes of safetensors checkpoints: bytes per parameter, and what each costs in quality.
+"""Quantization schemes of safetensors checkpoints: bytes per parameter. What each costs in quality: quality.py.
 
 A scheme quantizes matrices only; embeddings, lm_head, norms, biases and routers stay at 16 bit (32 for fp32). GGUF files mix types
 tensor by tensor: see gguf_mix.py.
@@ -73,29 +73,3 @@ def parse_scheme(quant: str) -> Scheme:
     symmetric = sym is not None or method in ("gptq", "w4a16", "w8a16", "moe_wna16")
     size = bits / 8 + (2 + (0 if symmetric else bits / 8)) / group
     return Scheme(name, "awq" if method == "awq" else "gptq", size)
-
-
-# Relative rise of perplexity against 16 bit. GGUF: LLaMA-7B, wikitext, from the help text of llama.cpp's quantize (k-quants,
-# ggml-org/llama.cpp#1684; base 5.9066). AWQ and GPTQ at group 128: Llama-2-7B, table 4 of the AWQ paper (arXiv:2306.00978; base 5.47:
-# AWQ 5.60, GPTQ with reordering 5.63). Only the order and rough size matter: they rank what to give up first.
-_LOSS = {
-    "fp32": 0.0, "bf16": 0.0, "fp16": 0.0, "bf16-gguf": 0.0, "f16": 0.0, "f32": 0.0, "fp8": 0.001, "fp8-tensor": 0.002, "int8": 0.003,
-    "bnb-int8": 0.003, "mxfp4": 0.0, "nvfp4": 0.02, "q8_0": 0.0001, "q6_k": 0.0007, "q5_k_m": 0.0024, "q5_k_s": 0.0060, "q5_1": 0.0070,
-    "q5_0": 0.0135, "q4_k_m": 0.0091, "q4_k_s": 0.0195, "iq4_xs": 0.0200, "iq4_nl": 0.0195, "q4_1": 0.0313, "q4_0": 0.0423,
-    "q3_k_l": 0.0305, "q3_k_m": 0.0413, "q3_k_s": 0.0932, "iq3_m": 0.045, "iq3_xs": 0.07, "iq3_xxs": 0.09, "q2_k": 0.1473, "iq2_m": 0.20,
-    "bnb-nf4": 0.030, "bnb-nf4-dq": 0.030,
-}  # fmt: skip
-UNKNOWN_LOSS = 0.05
-
-
-def quality_loss(quant: str) -> float:
-    """About how much a quantization costs (relative rise of perplexity); UNKNOWN_LOSS for one that is in no table."""
-    name = quant.strip().lower()
-    name = _ALIASES.get(name, name)
-    if name in _LOSS:
-        return _LOSS[name]
-    if name.startswith("awq"):
-        return 0.0238
-    if name.startswith(("gptq", "w4a16", "moe_wna16")):
-        return 0.003 if "int8" in name else 0.029
-    return 0.003 if name.startswith("w8a16") else UNKNOWN_LOSS

@@ -246,7 +246,10 @@ class Variant:
 
 @dataclass(frozen=True, slots=True)
 class ModelSpec:
-    """One model of the catalogue (models/*.yaml)."""
+    """One model of the catalogue (models/*.yaml).
+
+    `quality`: its published score in percent on the benchmark of its kind (`quality.BENCHMARK`), with `quality_source`; None: none found.
+    """
 
     id: str
     title: str
@@ -261,6 +264,7 @@ class ModelSpec:
     tool_parser: str | None = None
     figures_source: str = ""
     note: str | None = None
+    quality_source: str = ""
 
 
 # --- questions and answers --------------------------------------------------------------------------------------------

@@ -8,7 +8,8 @@ from services.sizing.advise import ORDER, Advice, advise, servable
 from services.sizing.cards import parse_cards, simulated_cpu_card
 from services.sizing.catalogue import load_catalogue
 from services.sizing.economics import Tariff, cost_per_million_tokens
-from services.sizing.plan_goals import merits, work_of
+from services.sizing.plan_goals import work_of
+from services.sizing.quality import merits
 from services.sizing.types import Host, Verdict
 
 GIB = 2**30
@@ -29,7 +30,7 @@ def test_the_list_is_ordered_by_its_rule() -> None:
     assert all(report.fits for report in reports)
     worth = merits(CATALOGUE.models)
     chats = [report for report in reports if work_of(CATALOGUE.get(report.model_id)) == "chat"]
-    usual = [worth[report.model_id] for report in chats if report.verdict is Verdict.FITS and report.quant == "Q8_0"]
+    usual = [worth[report.model_id].points for report in chats if report.verdict is Verdict.FITS and report.quant == "Q8_0"]
     assert usual == sorted(usual, reverse=True), "of what is served well the best first"
     first_tight = next(place for place, report in enumerate(chats) if report.verdict is Verdict.TIGHT)
     assert all(report.verdict is Verdict.FITS for report in chats[:first_tight])

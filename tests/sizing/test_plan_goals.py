@@ -10,9 +10,10 @@ import pytest
 from services.sizing.cards import parse_cards, simulated_cpu_card
 from services.sizing.catalogue import Catalogue, load_catalogue
 from services.sizing.plan import Goal, decide, make_plan
-from services.sizing.plan_goals import WORKS, merits, work_of
+from services.sizing.plan_goals import WORKS, work_of
 from services.sizing.plan_options import group_cards, options_of
 from services.sizing.plan_split import tensor_parallel_refusal
+from services.sizing.quality import merits
 from services.sizing.types import Card, Host, Plan, Verdict
 
 GIB = 2**30
@@ -28,7 +29,7 @@ def total_tok_s(plan: Plan) -> float:
 
 def total_merit(plan: Plan) -> float:
     worth = merits(CATALOGUE.models)
-    return sum(worth[p.model_id] for p in plan.placements if CATALOGUE.get(p.model_id).kind == "chat")
+    return sum(worth[p.model_id].points for p in plan.placements if CATALOGUE.get(p.model_id).kind == "chat")
 
 
 def test_each_goal_is_best_at_what_it_is_for() -> None:
