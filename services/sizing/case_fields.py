@@ -11,11 +11,18 @@ from services.sizing.case_geometry import CaseError
 from services.sizing.units import GIB
 
 Case = dict[str, Any]
+_NUMBER = re.compile(r"\s*([+-]?\d[\d,]{0,17}(?:\.\d{1,12})?)\s*(?:GiB|GB|tokens?)?\s*", re.IGNORECASE | re.ASCII)
+_FLAGS = {"": False, "false": False, "no": False, "off": False, "0": False, "true": True, "yes": True, "on": True, "1": True}
 
 
 def number(case: Case, name: str, low: float, high: float) -> float | None:
-    """A finite number between `low` and `high`, None when absent. Raises CaseError otherwise."""
+    """A finite number between `low` and `high`, also when it is written as text ("24", "22.5 GiB"); None when absent. Raises CaseError
+    otherwise.
+    """
     value = case.get(name)
+    if isinstance(value, str):
+        written = _NUMBER.fullmatch(value)
+        value = float(written[1].replace(",", "")) if written else (None if not value.strip() else value)
     if value is None:
         return None
     if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
@@ -34,21 +41,24 @@ def whole(case: Case, name: str, low: int, high: int) -> int | None:
 
 
 def text(case: Case, name: str, default: str = "") -> str:
-    """A string of at most 500 characters. Raises CaseError for another type."""
+    """A string of at most 500 characters; a version may be a number (0.28). Raises CaseError for another type."""
     value = case.get(name)
     if value is None:
         return default
+    if name == "engine_version" and isinstance(value, int | float) and not isinstance(value, bool):
+        value = f"{value}"
     if not isinstance(value, str) or len(value) > 500:
         raise CaseError(f'"{name}" must be a short text.')
-    return value
+    return value if value.strip() else default
 
 
 def flag(case: Case, name: str) -> bool:
-    """true or false; absent is false."""
+    """true or false, also as 0 and 1 or as text; absent is false."""
     value = case.get(name)
-    if value is not None and not isinstance(value, bool):
-        raise CaseError(f'"{name}" must be true or false.')
-    return value is True
+    value = _FLAGS.get(value.strip().lower(), value) if isinstance(value, str) else value
+    if value is None or value in (0, 1):
+        return bool(value)
+    raise CaseError(f'"{name}" must be true or false.')
 
 
 def card_gib(case: Case) -> float | None:
@@ -66,4 +76,9 @@ def held_by_others_gib(case: Case) -> float:
     match = re.search(r"(?:holds?|compositor)\s+(?:about\s+|~)?(\d+(?:\.\d+)?)\s*Gi?B", described)
     if match:
         return float(match[1])
-    return 0.8 if re.search(r"\bWSL2?\b|\bWindows\b", described) else 0.0
+    return 0.8 if on_windows(case) else 0.0
+
+
+def on_windows(case: Case) -> bool:
+    """Does the card's description say that Windows drives it?"""
+    return re.search(r"\bWSL2?\b|\bWindows\b|\bWDDM\b", text(case, "gpu"), re.IGNORECASE) is not None

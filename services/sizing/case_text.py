@@ -6,22 +6,23 @@ import re
 from dataclasses import replace
 
 from services.sizing.case_fields import Case, card_gib, held_by_others_gib, text, whole
-from services.sizing.memory_text import kv_element_bytes, llamacpp_compute_bytes, llamacpp_kv_bytes, step_bytes, vllm_kv_bytes
+from services.sizing.case_quant import case_scheme, gguf_type
+from services.sizing.memory_text import KV_BYTES, kv_element_bytes, llamacpp_compute_bytes, llamacpp_kv_bytes, step_bytes, vllm_kv_bytes
 from services.sizing.memory_weights import gguf_parts, scheme_bytes
-from services.sizing.quant import parse_scheme
 from services.sizing.types import TextGeometry, Verdict
 from services.sizing.units import GIB
 
 CUDA_CONTEXT_GIB = 0.35
 # Under bits of AWQ and other fused kernels: AutoAWQ's fused layers allocate a cache of this many tokens at least.
 FUSED_CACHE_TOKENS = 2048
+_BY_BITS = {"2": "q2_k", "3": "q3_k_m", "4": "q4_k_m", "5": "q5_k_m", "6": "q6_k", "7": "q8_0", "8": "q8_0"}
 
 
 def llamacpp_case(case: Case, geometry: TextGeometry) -> dict[str, object]:
     """F6: model buffer on the GPU, KV buffer, compute buffer, and whether they fit beside the CUDA context."""
-    total, table = gguf_parts(geometry, _gguf_quant(case))
+    total, table, layer_table = gguf_parts(geometry, _gguf_quant(case))
     unified = "unified" in text(case, "gpu").lower()
-    weights = total if geometry.tie_word_embeddings or unified else total - table
+    weights = total if unified else total - layer_table - (0 if geometry.tie_word_embeddings else table)
     length = whole(case, "max_model_len", 1, 2**24) or geometry.max_position_embeddings
     sequences = whole(case, "max_num_seqs", 1, 65536) or 1
     kv = llamacpp_kv_bytes(_as_cached(case, geometry), length, sequences, kv_element_bytes(_kv_dtype(case), 2))
@@ -45,11 +46,18 @@ def _as_cached(case: Case, geometry: TextGeometry) -> TextGeometry:
 
 
 def _gguf_quant(case: Case) -> str:
-    return re.split(r"[ (]", text(case, "quant", "q4_k_m").strip(), maxsplit=1)[0]
+    """The type that `quant` or the model's name holds; a bare "4-bit" or nothing is the usual Q4_K_M, "8-bit" Q8_0."""
+    said = text(case, "quant", "")
+    found = gguf_type(said) or (None if said else gguf_type(text(case, "model")))
+    if found is not None:
+        return found
+    bits = re.search(r"(?:^|[^a-z0-9])(?:q|int)?([2-8])(?:[-_ ]?bits?|$|[ (])", said.lower())
+    return _BY_BITS[bits[1]] if bits else re.split(r"[ (]", said.strip() or "q4_k_m", maxsplit=1)[0]
 
 
 def _kv_dtype(case: Case) -> str:
-    return text(case, "kv_dtype", "f16").lower()
+    name = text(case, "kv_dtype", "f16").lower()
+    return name if name in KV_BYTES else "f16"
 
 
 def transformers_case(case: Case, geometry: TextGeometry) -> dict[str, object]:
@@ -59,7 +67,7 @@ def transformers_case(case: Case, geometry: TextGeometry) -> dict[str, object]:
     2. FP8 checkpoints of tied models carry a second 16-bit output matrix.
     3. The published tables of 4.5x give the resident memory (weights + KV), without the prompt's step.
     """
-    scheme = parse_scheme(text(case, "quant", "bf16"))
+    scheme = case_scheme(text(case, "quant", "bf16"))
     weights = float(scheme_bytes(geometry, scheme))
     batch = whole(case, "batch_size", 1, 65536) or 1
     prompt, answer = whole(case, "prefill", 0, 2**24), whole(case, "decode", 0, 2**24)
@@ -91,7 +99,7 @@ def _transformers_minor(version: str) -> int | None:
 
 def autoawq_case(case: Case, geometry: TextGeometry) -> dict[str, object]:
     """AutoAWQ 0.1: a cache allocated up front, eager attention scores, and logits of the whole prompt."""
-    weights = scheme_bytes(geometry, parse_scheme(text(case, "quant", "awq")))
+    weights = scheme_bytes(geometry, case_scheme(text(case, "quant", "awq")))
     batch = whole(case, "batch_size", 1, 65536) or 1
     prompt, answer = whole(case, "prefill", 0, 2**24) or 0, whole(case, "decode", 0, 2**24) or 0
     kv = vllm_kv_bytes(geometry, max(FUSED_CACHE_TOKENS, prompt + answer), batch, 2.0, block_tokens=1)

@@ -18,7 +18,8 @@ KV_BYTES = {
     "q4_0": 18 / 32, "fp16": 2.0, "f16": 2.0, "float16": 2.0, "bf16": 2.0, "bfloat16": 2.0, "fp32": 4.0, "f32": 4.0, "float32": 4.0,
 }  # fmt: skip
 # Bytes per logit of vLLM's dummy sampler run: fp32 logits, sort values, int64 indices, probabilities. Read off Llama-3.2-3B at 160, 192
-# and 320 sequences (0.75, 0.90, 1.49 GiB on vLLM 0.8); 28.7 on 0.28, so this is on the careful side for today's.
+# and 320 sequences (0.75, 0.90, 1.49 GiB on vLLM 0.8). Later versions profile with less (vllm_rules.py) but still sort when requests ask
+# for top-k or top-p, so a bill keeps the room.
 SAMPLER_BYTES_PER_LOGIT = 39.2
 
 
@@ -110,14 +111,15 @@ def vllm_activation_bytes(geometry: TextGeometry, workload: TextWorkload, dtype_
     return int(max(sampler, step_bytes(geometry, batch_tokens, dtype_bytes)))
 
 
-def step_bytes(geometry: TextGeometry, batch_tokens: int, dtype_bytes: float) -> float:
-    """One un-chunked step: tokens x (3 x intermediate + 3 x hidden) x dtype. Worked number: Llama-3.1-8B at 29,000 tokens: 2.99 GiB."""
+def step_bytes(geometry: TextGeometry, batch_tokens: int, dtype_bytes: float, *, tensor_parallel: int = 1) -> float:
+    """One un-chunked step: tokens x (3 x intermediate + 3 x hidden) x dtype; ranks share the MLP's width. Worked numbers: Llama-3.1-8B at
+    29,000 tokens: 2.99 GiB; Qwen2.5-7B at 8192 (vLLM 0.28's step): 1.03 GiB, logged as 1.04."""
     wide, streams = geometry.intermediate_size, 3
     if geometry.num_experts:
         chosen = geometry.num_experts_per_tok or 1
         wide = max(chosen * (geometry.moe_intermediate_size or wide) + (geometry.shared_expert_intermediate_size or 0), 1)
         streams += chosen
-    return batch_tokens * (3 * wide + streams * geometry.hidden_size) * dtype_bytes
+    return batch_tokens * (3 * wide / tensor_parallel + streams * geometry.hidden_size) * dtype_bytes
 
 
 def llamacpp_kv_bytes(geometry: TextGeometry, context_tokens: int, sequences: int, element_bytes: float) -> int:

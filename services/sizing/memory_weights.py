@@ -28,22 +28,25 @@ _FUSED = {
 }  # fmt: skip
 
 
-def allocated_bytes(size_bytes: float) -> float:
+def allocated_bytes(size_bytes: float, *, whole_blocks: bool = False) -> float:
     """What PyTorch's caching allocator charges for a tensor: from 10 MiB up whole blocks of 2 MiB, unless over 1 MiB of the last would be
-    left, which is split off for others. Worked number: 31.5 MiB -> 32 MiB, 52.5 MiB -> 52.5 MiB.
+    left, which is split off for others; with `whole_blocks` that rest counts too. Worked number: 31.5 MiB -> 32 MiB, 52.5 MiB -> 52.5 MiB,
+    or 54 MiB in whole blocks.
     """
     if size_bytes < 5 * MIB_2:
         return size_bytes
     whole = math.ceil(size_bytes / MIB_2) * MIB_2
-    return whole if whole - size_bytes <= MIB_2 / 2 else size_bytes
+    return whole if whole_blocks or whole - size_bytes <= MIB_2 / 2 else size_bytes
 
 
 @lru_cache(maxsize=4096)
-def allocator_slack_bytes(geometry: TextGeometry, scheme: Scheme, tensor_parallel: int = 1) -> int:
+def allocator_slack_bytes(geometry: TextGeometry, scheme: Scheme, tensor_parallel: int = 1, *, whole_blocks: bool = False) -> int:
     """What the allocator's rounding adds to vLLM's weights. vLLM fuses q, k, v into one matrix and gate, up into another.
 
-    Worked number: Qwen2.5-7B in 16 bit: 2 MiB a layer (qkv 31.5 -> 32, gate_up 259 -> 260, down 129.5 -> 130), 57 MiB with embedding and
-    lm_head: it loads as 14.25 GiB where its tensors are 14.19.
+    `whole_blocks`: what the card really gives up, and what vLLM 0.21 and later report as weights. Worked numbers: Qwen2.5-7B in 16 bit:
+    2 MiB a layer (qkv 31.5 -> 32, gate_up 259 -> 260, down 129.5 -> 130), 57 MiB with embedding and lm_head: it loads as 14.25 GiB where
+    its tensors are 14.19. Qwen2.5-1.5B in 16 bit, whole blocks: 91 MiB (gate_up 52.5 -> 54, down 26.25 -> 28): 2.98 GiB on 0.28 and 0.30,
+    where 0.7.2 said 2.89.
     """
     fused: dict[tuple[int | None, str], float] = {}
     for tensor in tensors_of(geometry):
@@ -53,7 +56,7 @@ def allocator_slack_bytes(geometry: TextGeometry, scheme: Scheme, tensor_paralle
         # Packed weights lie apart from their scales; only the packed part is large.
         size = (int(scheme.matrix_bytes * 2) / 2 if quantized else scheme.other_bytes) * tensor.elements / tensor_parallel
         fused[tensor.layer, group] = fused.get((tensor.layer, group), 0.0) + size
-    return int(sum(allocated_bytes(size) - size for size in fused.values()))
+    return int(sum(allocated_bytes(size, whole_blocks=whole_blocks) - size for size in fused.values()))
 
 
 @lru_cache(maxsize=4096)
@@ -96,8 +99,8 @@ def safetensors_bytes(geometry: TextGeometry, variant: Variant, dtype_bytes: int
 
 
 @lru_cache(maxsize=4096)
-def gguf_parts(geometry: TextGeometry, quant: str) -> tuple[int, int]:
-    """(all tensors, token embedding) of a GGUF file in bytes, from the mix's rules.
+def gguf_parts(geometry: TextGeometry, quant: str) -> tuple[int, int, int]:
+    """(all tensors, token embedding, Gemma's per-layer token table) of a GGUF file in bytes, from the mix's rules.
 
     Worked number: Llama-3.2-3B Q4_K_M: 2,011,539,456 in all, of which 323,205,120 (308.23 MiB) is the tied token table.
     """
@@ -105,19 +108,22 @@ def gguf_parts(geometry: TextGeometry, quant: str) -> tuple[int, int]:
         tensors_of(geometry), quant, tied=geometry.tie_word_embeddings, experts=geometry.num_experts or 0,
         kv_head_group=geometry.num_attention_heads // max(1, geometry.num_key_value_heads),
     )
-    return sum(sizes.values()), sizes["token_embd"]
+    return sum(sizes.values()), sizes["token_embd"], sizes.get("per_layer_token_embd", 0)
 
 
 def llamacpp_bytes(geometry: TextGeometry, variant: Variant, *, on_gpu: bool) -> tuple[int, int]:
     """(bytes on the card, bytes in host RAM) of a GGUF variant's weights (F6).
 
-    On a GPU the token table stays on the host, but a tied model has a second copy on the GPU as its output matrix. On the CPU everything
-    is there once.
+    On a GPU the token table stays on the host, but a tied model has a second copy on the GPU as its output matrix. The per-layer token
+    table of Gemma 3n and Gemma 4 E2B/E4B stays on the host alone: llama.cpp counts it as an input tensor (ggml-org/llama.cpp#14400).
+    vLLM has it on the card, as any embedding (`scheme_bytes`). On the CPU everything is there once.
+
+    Worked number: Gemma 4 E4B's per-layer table, 262144 x 42 x 256, is 2,818,572,288 elements: 5.25 GiB of vLLM's card in 16 bit.
     """
-    total, table = gguf_parts(geometry, variant.quant)
+    total, table, layer_table = gguf_parts(geometry, variant.quant)
     if variant.weight_bytes is not None:
-        table = int(table * variant.weight_bytes / total)
+        table, layer_table = (int(part * variant.weight_bytes / total) for part in (table, layer_table))
         total = variant.weight_bytes
     if not on_gpu:
         return total, 0
-    return (total if geometry.tie_word_embeddings else total - table), table
+    return total - layer_table - (0 if geometry.tie_word_embeddings else table), table + layer_table
