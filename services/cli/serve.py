@@ -75,7 +75,6 @@ def _run(stack: Stack, plan: Plan) -> None:
         stack.tend()
         if not shown:
             states = _states(stack.url)
-            stack.start_next(sum(state in SETTLED for state, _ in states.values()))
             for ident, (state, reason) in states.items():
                 if said.get(ident) != state:
                     said[ident] = state

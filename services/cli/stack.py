@@ -59,7 +59,7 @@ def _private_file(path: Path, text: str) -> Path:
 class Stack:
     """All children of one `rigserve serve`. The folder is emptied at the start: nothing of an older run is believed.
 
-    `one_by_one`: a worker is started when the one before it is ready or has failed, so that a small host never loads two models at once.
+    `one_by_one`: the workers share a load lock, so that a small host never loads two models at once, at a restart neither.
     """
 
     plan_file: Path
@@ -90,7 +90,8 @@ class Stack:
             argv = [sys.executable, "-m", "services.worker", "--plan", str(self.plan_file), "--placement", ident,
                     "--host", "127.0.0.1", "--port", str(worker_port), "--engine-port", str(engine_port),
                     "--token-file", str(token_file), "--weights", str(item.weights), *item.engine,
-                    "--log-file", str(self.folder / "logs" / f"{ident}.engine.log"), "--state-dir", str(self.folder / "state" / ident)]
+                    "--log-file", str(self.folder / "logs" / f"{ident}.engine.log"), "--state-dir", str(self.folder / "state" / ident),
+                    *(("--load-lock", str(self.folder / "load.lock")) if self.one_by_one else ())]
             self.workers.append(Child(f"worker {ident}", argv, PROJECT, self.folder / "logs" / f"{ident}.worker.log"))
         endpoints_file = _private_file(self.folder / "endpoints.json", json.dumps({"endpoints": endpoints}, indent=2))
         self.gateway = Child("gateway", [sys.executable, "-m", "services.gateway", "--plan", str(self.plan_file),
@@ -101,14 +102,8 @@ class Stack:
         """Signals first, so that a Ctrl-C during the start stops what was started."""
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
             signal.signal(number, self._on_signal)
-        for child in (self.gateway, *(self.workers[:1] if self.one_by_one else self.workers)):
+        for child in (self.gateway, *self.workers):
             child.start()
-
-    def start_next(self, settled: int) -> None:
-        """One by one: the next worker, once as many placements have settled as were started."""
-        started = sum(worker.process is not None for worker in self.workers)
-        if started <= settled and started < len(self.workers):
-            self.workers[started].start()
 
     def _on_signal(self, number: int, frame: FrameType | None) -> None:
         self.stopping += 1

@@ -16,6 +16,7 @@ from services.wire.worker import WorkerState
 from services.worker.driver import Driver
 from services.worker.enginelog import EngineLog
 from services.worker.engines.order import Order
+from services.worker.loadlock import LoadLock
 from services.worker.status import StatusApp, listen, status_server
 
 BAD_ARGUMENTS = 2
@@ -128,10 +129,11 @@ async def serve(args: argparse.Namespace, plan: Plan, order: Order) -> int:
     except OSError as error:
         raise UsageError(f"the status port {args.port} of {args.host} can't be used: {error.strerror}.") from error
     log = EngineLog(args.log_file or order.state_dir / "engine.log", order.token)
-    driver = Driver(plan, order, log, say=lambda text: print(f"worker {text}", file=sys.stderr, flush=True))
+    load_lock = _load_lock(args.load_lock)
+    driver = Driver(plan, order, log, say=lambda text: print(f"worker {text}", file=sys.stderr, flush=True), load_lock=load_lock)
     loop = asyncio.get_running_loop()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, driver.stop)
+    loop.add_signal_handler(signal.SIGTERM, driver.drain, args.drain_s)
+    loop.add_signal_handler(signal.SIGINT, driver.stop)  # Ctrl-C: whoever pressed it waits
     server = status_server(StatusApp(driver, order.token))
     serving = asyncio.create_task(server.serve(sockets=[sock]))
     try:
@@ -140,7 +142,16 @@ async def serve(args: argparse.Namespace, plan: Plan, order: Order) -> int:
         server.should_exit = True
         await serving
         log.close()
+        if load_lock is not None:
+            load_lock.close()
     return NEVER_STARTED if driver.life.state is WorkerState.FAILED else 0
+
+
+def _load_lock(path: Path | None) -> LoadLock | None:
+    try:
+        return LoadLock(path) if path else None
+    except OSError as error:
+        raise UsageError(f"--load-lock {path} can't be opened ({error.strerror}); name one that all workers share.") from error
 
 
 def main(argv: list[str] | None = None) -> int:

@@ -20,7 +20,9 @@ from services.worker.engines.environment import child_environment
 from services.worker.engines.order import Launch, LaunchError, Order, PrivateFile
 from services.worker.failure import why_it_ended
 from services.worker.gauge import Gauge
+from services.worker.inflight import requests_in_flight
 from services.worker.lifecycle import Life
+from services.worker.loadlock import LoadLock
 from services.worker.probe import EngineHttp, NoAnswer
 from services.worker.process import EngineProcess
 from services.worker.version import installed_version
@@ -36,6 +38,8 @@ class Timing:
     probe_timeout_s: float = 10.0
     check_timeout_s: float = 30.0  # for one small request of an engine that is in doubt
     sample_s: float = 1.0  # memory, while loading; at every fifth of it once ready
+    lock_s: float = 0.25  # whether the load lock is free
+    drain_s: float = 0.5  # how many requests still run, while draining
 
 
 class Driver:
@@ -50,14 +54,18 @@ class Driver:
         say: Callable[[str], None] = lambda text: None,
         timing: Timing | None = None,
         launcher: Callable[[Order], Launch] = launch_of,
+        load_lock: LoadLock | None = None,
     ) -> None:
+        """`load_lock`: held from before the engine starts until it is ready or over."""
         self._plan, self._order, self._log, self._say, self._launcher = plan, order, log, say, launcher
         self._timing = timing or Timing()
         probe_host = "127.0.0.1" if order.engine_host in ("0.0.0.0", "::") else order.engine_host  # noqa: S104 - compared, not bound
         self._http = EngineHttp(probe_host, order.engine_port, order.token)
         self._interrupt = asyncio.Event()
         self._doubt = asyncio.Event()
+        self._load_lock = load_lock
         self._stopping = False
+        self._draining: asyncio.Task[None] | None = None
         self._process: EngineProcess | None = None
         self._gauge: Gauge | None = None
         self._load_s: float | None = None
@@ -94,9 +102,33 @@ class Driver:
         self._turn(lifecycle.told_to_stop(self.life, time.monotonic()))
         self._interrupt.set()
 
+    def drain(self, limit_s: float) -> None:
+        """Let the requests that run end, then `stop`. At once when there is no limit, no ready engine, or it is asked for again."""
+        if self._draining is not None or limit_s <= 0 or self.life.state is not WorkerState.READY:
+            self.stop()
+            return
+        self._turn(lifecycle.told_to_drain(self.life, time.monotonic(), limit_s))
+        self._draining = asyncio.create_task(self._drain(limit_s))
+
+    async def _drain(self, limit_s: float) -> None:
+        begun, idle_looks, running = time.monotonic(), 0, None
+        while not self._stopping and not lifecycle.is_drained(idle_looks, time.monotonic() - begun, limit_s):
+            left_s = limit_s - (time.monotonic() - begun)
+            running = await self._requests_in_flight(min(left_s, self._timing.probe_timeout_s))
+            idle_looks = idle_looks + 1 if running == 0 else 0
+            await asyncio.sleep(min(self._timing.drain_s, max(0.0, limit_s - (time.monotonic() - begun))))
+        if not self._stopping:
+            what = "no request runs" if running == 0 else f"{'an unknown number of' if running is None else running} request(s) cut off"
+            self._say(f"{self._order.placement.id}: drained for {time.monotonic() - begun:.1f} s, {what}")
+            self.stop()
+
+    async def _requests_in_flight(self, timeout_s: float) -> int | None:
+        text = await self._metrics(timeout_s)
+        return None if text is None else requests_in_flight(self._order.placement.choice.engine, text)
+
     def restart(self) -> None:
         """Stop the engine, if there is one, and start it again at once, also after it was given up."""
-        if not self._stopping:
+        if not self._stopping and self._draining is None:
             self._turn(lifecycle.asked_to_restart(self.life, time.monotonic()))
             self._interrupt.set()
 
@@ -108,9 +140,39 @@ class Driver:
         """Until `stop`; with `until_failed` also until the engine is given up."""
         while not self._stopping and not (until_failed and self.life.state is WorkerState.FAILED):
             self._interrupt.clear()
-            await self._one_start()
-            if not self._interrupt.is_set() and not (until_failed and self.life.state is WorkerState.FAILED):
+            try:
+                if await self._may_load():
+                    await self._one_start()
+            finally:
+                self._let_others_load()
+            if self._draining is not None:  # the engine ended by itself meanwhile, or the drain is over
+                self.stop()
+            elif not self._interrupt.is_set() and not (until_failed and self.life.state is WorkerState.FAILED):
                 await self._pause()
+        if self._draining is not None:
+            self._draining.cancel()
+
+    async def _may_load(self) -> bool:
+        """Waits while another worker of this host loads its model; False when interrupted. A lock that can't be had is no reason to
+        serve nothing: said, and gone without."""
+        if self._load_lock is None:
+            return True
+        while not self._interrupt.is_set():
+            try:
+                if self._load_lock.take():
+                    return True
+            except OSError as error:
+                self._say(f"{self._order.placement.id}: the load lock can't be taken ({error.strerror}); loading without it")
+                return True
+            if self.life.reason != lifecycle.WAITING:
+                self._turn(lifecycle.waiting(self.life, time.monotonic()))
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._interrupt.wait(), self._timing.lock_s)
+        return False
+
+    def _let_others_load(self) -> None:
+        if self._load_lock is not None:
+            self._load_lock.release()
 
     async def _pause(self) -> None:
         """Until the next start is due, or for ever after a failure; an interrupt ends it."""
@@ -170,7 +232,7 @@ class Driver:
         told = asyncio.create_task(self._interrupt.wait())
         try:
             await asyncio.wait({tending, gone, told}, return_when=asyncio.FIRST_COMPLETED)
-            if told.done():
+            if told.done() or self._draining is not None:  # told to stop, or told to and ended by itself
                 return
             problem = why_it_ended(process.code or 0, self._log.lines()) if gone.done() else tending.result()
             self._turn(lifecycle.ended(self.life, time.monotonic(), problem))
@@ -194,6 +256,7 @@ class Driver:
             self._peak_bytes = gauge.peak_bytes
             self._version = await self._ask_version(launch)
             self._turn(lifecycle.warmed(self.life, time.monotonic()))
+            self._let_others_load()
             return await self._watch(launch)
         finally:
             sampling.cancel()
@@ -248,12 +311,18 @@ class Driver:
 
     async def _work_done(self) -> tuple[str, ...] | None:
         """The engine's own counters of tokens or steps, as /metrics writes them; None when it gives none."""
+        text = await self._metrics(self._timing.probe_timeout_s)
+        if text is None:
+            return None
+        return tuple(line for line in text.splitlines() if not line.startswith("#") and ("token" in line or "step" in line))
+
+    async def _metrics(self, timeout_s: float) -> str | None:
+        """What the engine's /metrics says; None when it says nothing."""
         try:
-            answer = await asyncio.to_thread(self._http.ask, "GET", "/metrics", timeout_s=self._timing.probe_timeout_s)
+            answer = await asyncio.to_thread(self._http.ask, "GET", "/metrics", timeout_s=max(0.1, timeout_s))
         except NoAnswer:
             return None
-        lines = answer.body.decode("utf8", "replace").splitlines()
-        return tuple(line for line in lines if not line.startswith("#") and ("token" in line or "step" in line))
+        return answer.body.decode("utf8", "replace") if answer.status == 200 else None
 
     async def _probe(self, launch: Launch) -> str | None:
         try:

@@ -1,7 +1,7 @@
 """The states of one engine as pure functions of (life, now): no clock, no process, no network. The driver does what they decide.
 
     starting -> loading -> warming -> ready -> restarting -> loading ...
-    any of them -> failed (given up), -> draining (told to stop)
+    any of them -> failed (given up), -> draining (told to stop); before loading perhaps starting again: another model loads
 """
 
 from __future__ import annotations
@@ -15,6 +15,9 @@ LONGEST_PAUSE_S = 30.0
 STEADY_S = 60.0  # this long ready, and the next failure counts as the first
 STARTS_BEFORE_GIVING_UP = 3  # of an engine that has never been ready: a flag or a file is wrong, time won't mend it
 MISSES_BEFORE_HUNG = 3  # a busy engine may miss a probe or two; shorter patience restarted healthy ones in the wild
+WAITING = "waiting for another model to load"
+DRAIN_LEAST_S = 2.5  # a gateway polls every second and may miss one poll: until then it still sends requests
+IDLE_LOOKS = 2  # an answer may still be on its way when the engine's own count is 0 for the first time
 LEAST_START_S = 300.0  # on CPU; a cold disk and a small CPU are slow, not broken
 LEAST_GPU_START_S = 600.0  # the first start on Pascal compiles every kernel once
 
@@ -39,6 +42,11 @@ class Life:
 
 def born(now: float) -> Life:
     return Life(WorkerState.STARTING, now, "checking the card before the start")
+
+
+def waiting(life: Life, now: float) -> Life:
+    """Another worker of this host loads its model. Not counted against the start's deadline, which begins with the launch."""
+    return _to(life, WorkerState.STARTING, now, WAITING, retry_at_s=None)
 
 
 def launched(life: Life, now: float) -> Life:
@@ -95,6 +103,23 @@ def asked_to_restart(life: Life, now: float) -> Life:
 
 def told_to_stop(life: Life, now: float) -> Life:
     return _to(life, WorkerState.DRAINING, now, "stopping")
+
+
+def told_to_drain(life: Life, now: float, limit_s: float) -> Life:
+    return _to(life, WorkerState.DRAINING, now, f"stopping: requests that run may end within {limit_s:g} s, new ones are not sent here")
+
+
+def is_drained(idle_looks: int, for_s: float, limit_s: float) -> bool:
+    """May a draining engine be stopped? `idle_looks`: looks in a row that found it with no request; an unknown count is none of them.
+
+    1. The limit has passed: yes, whatever runs.
+    2. The gateway may not know yet: no.
+    3. It had no request in two looks in a row: yes.
+    Worked number: no request since the start of a drain of 30 s: stopped after 2.5 s. Drain of 1 s: after 1 s.
+    """
+    if for_s >= limit_s:  # 1
+        return True
+    return for_s >= DRAIN_LEAST_S and idle_looks >= IDLE_LOOKS  # 2, 3
 
 
 def start_deadline_s(predicted_load_s: float | None, *, on_gpu: bool) -> float:

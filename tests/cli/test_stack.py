@@ -13,16 +13,19 @@ import click
 import pytest
 
 from services.cli.child import Child
+from services.cli.prepare import Prepared
 from services.cli.stack import Stack, free_port, require_free_port
+from services.worker.__main__ import arguments
 from tests.e2e.stack import alive
+from tests.worker.sample import CPU, placement
 
 
 def sleeper(name: str, folder: Path, code: str = "import time; time.sleep(60)") -> Child:
     return Child(name, [sys.executable, "-c", code], folder, folder / f"{name}.log")
 
 
-def stack(folder: Path, **more: bool) -> Stack:
-    made = Stack(folder / "plan.yaml", "127.0.0.1", 8000, folder, **more)
+def stack(folder: Path) -> Stack:
+    made = Stack(folder / "plan.yaml", "127.0.0.1", 8000, folder)
     made.gateway = sleeper("gateway", folder)
     made.workers = [sleeper(f"worker-{number}", folder) for number in range(3)]
     return made
@@ -42,21 +45,26 @@ def signals() -> Iterator[None]:
 
 
 @pytest.mark.usefixtures("signals")
-def test_all_at_once_or_one_by_one(tmp_path: Path) -> None:
-    for one_by_one, first in ((False, 3), (True, 1)):
-        made = stack(tmp_path, one_by_one=one_by_one)
-        made.start()
-        try:
-            assert running(made) == first
-            made.start_next(settled=0)
-            assert running(made) == first
-            for settled in (1, 2, 3):
-                made.start_next(settled)
-            assert running(made) == 3
-        finally:
-            made.stop()
-        assert running(made) == 0
-        assert made.gateway.exit_code() is not None
+def test_all_start_and_stop(tmp_path: Path) -> None:
+    made = stack(tmp_path)
+    made.start()
+    try:
+        assert running(made) == 3
+    finally:
+        made.stop()
+    assert running(made) == 0
+    assert made.gateway.exit_code() is not None
+
+
+@pytest.mark.parametrize("one_by_one", [False, True])
+def test_a_small_host_loads_one_model_at_a_time(tmp_path: Path, one_by_one: bool) -> None:
+    """What the shared lock does is tests/worker/test_loadlock.py's."""
+    made = Stack(tmp_path / "plan.yaml", "127.0.0.1", 8000, tmp_path / "run", one_by_one=one_by_one)
+    weights = Path("/w/m.gguf")
+    made.build([Prepared(placement(CPU, ident=ident), ("--engine-binary", "/bin/true"), weights) for ident in ("a", "b")])
+    locks = [arguments(worker.argv[3:]).load_lock for worker in made.workers]
+    assert locks == ([made.folder / "load.lock"] * 2 if one_by_one else [None] * 2)
+    assert [arguments(worker.argv[3:]).drain_s for worker in made.workers] == [0.0, 0.0], "Ctrl-C waits for nobody"
 
 
 @pytest.mark.usefixtures("signals")

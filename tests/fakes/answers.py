@@ -136,7 +136,14 @@ def worker_status(placement: str, model: str, card: str, state: str) -> dict[str
             "worker_resident_bytes": 30_000_000, "free_bytes_at_start": None, "engine_version": "fake"}
 
 
-def metrics(model: str, running: int, prompt_tokens: int, output_tokens: int) -> str:
+def metrics(flavour: str, model: str, running: int, prompt_tokens: int, output_tokens: int) -> str:
+    if flavour == "diffusers":
+        return f"# TYPE rigserve_diffusion_queue_depth gauge\nrigserve_diffusion_queue_depth {running}.0\n"
+    if flavour == "llama.cpp":
+        return (f"# TYPE llamacpp:requests_processing gauge\nllamacpp:requests_processing {running}\n"
+                f"# TYPE llamacpp:requests_deferred gauge\nllamacpp:requests_deferred 0\n"
+                f"# TYPE llamacpp:prompt_tokens_total counter\nllamacpp:prompt_tokens_total {prompt_tokens}\n"
+                f"# TYPE llamacpp:tokens_predicted_total counter\nllamacpp:tokens_predicted_total {output_tokens}\n")
     label = f'{{engine="0",model_name="{model}"}}'
     return (f"# TYPE vllm:num_requests_running gauge\nvllm:num_requests_running{label} {running}\n"
             f"# TYPE vllm:num_requests_waiting gauge\nvllm:num_requests_waiting{label} 0\n"

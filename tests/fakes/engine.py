@@ -116,7 +116,7 @@ class FakeEngine:
             status = answers.worker_status(settings.placement, settings.model, settings.card, settings.worker_state)
             return await reply.send(200, status)
         if request.path == "/metrics":
-            text = answers.metrics(settings.model, self.running, self.prompt_tokens, self.output_tokens)
+            text = answers.metrics(settings.flavour, settings.model, self.running, self.prompt_tokens, self.output_tokens)
             return await reply.send(200, text.encode(), "text/plain; version=0.0.4")
         if request.path == "/tokenize" and self.fault.mode == "slow_tokenize":
             await asyncio.sleep(self.fault.delay_s)

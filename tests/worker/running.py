@@ -17,7 +17,8 @@ from pathlib import Path
 from typing import Any
 
 from services.sizing.planfile import dump_plan
-from services.sizing.types import Placement, Plan
+from services.sizing.types import Engine, Placement, Plan
+from services.worker.inflight import requests_in_flight
 from tests.worker.sample import CPU, TOKEN, placement, plan
 
 PROJECT = Path(__file__).parents[2]
@@ -82,6 +83,12 @@ class Worker:
         with urllib.request.urlopen(urllib.request.Request(url, data, headers, method=method), timeout=timeout_s) as answer:
             return json.load(answer)
 
+    def in_flight(self, engine: Engine) -> int | None:
+        """What the engine's own metrics say."""
+        request = urllib.request.Request(f"http://127.0.0.1:{self.engine_port}/metrics", headers={"Authorization": f"Bearer {TOKEN}"})
+        with urllib.request.urlopen(request, timeout=20) as answer:
+            return requests_in_flight(engine, answer.read().decode())
+
     def wait_for(self, wanted: Callable[[dict[str, Any]], bool] | str, within_s: float = 30.0) -> dict[str, Any]:
         """The first status that is wanted (a state, or a function of the status)."""
         test = wanted if callable(wanted) else lambda status: status["state"] == wanted
@@ -140,7 +147,7 @@ class Workers:
         self.started.append(Worker(process, port, engine_port, self.folder))
         return self.started[-1]
 
-    def start_real(self, made: Plan, weights: Path, engine_python: Path) -> Worker:
+    def start_real(self, made: Plan, weights: Path, engine_python: Path, *more: str) -> Worker:
         """A worker of a plan's only placement, with its real engine."""
         (self.folder / "plan.yaml").write_text(dump_plan(made))
         token = self.folder / "token"
@@ -151,7 +158,8 @@ class Workers:
                 str(engine_port), "--token-file", str(token), "--weights", str(weights), "--engine-python", str(engine_python),
                 "--log-file", str(self.folder / "engine.log"), "--state-dir", str(self.folder / "state")]
         with (self.folder / "worker.err").open("w") as err:
-            process = subprocess.Popen([sys.executable, "-m", "services.worker", *argv], cwd=PROJECT, stdout=subprocess.DEVNULL, stderr=err)
+            process = subprocess.Popen([sys.executable, "-m", "services.worker", *argv, *more], cwd=PROJECT, stdout=subprocess.DEVNULL,
+                                       stderr=err)
         self.started.append(Worker(process, port, engine_port, self.folder))
         return self.started[-1]
 

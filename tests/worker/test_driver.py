@@ -6,71 +6,19 @@ import asyncio
 import os
 import signal
 import time
-from collections.abc import Callable
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 
 from services.hardware.memory import CardLostError
-from services.sizing.types import Card, Placement
-from services.wire.worker import WorkerState, WorkerStatus
+from services.wire.worker import WorkerState
 from services.worker import admission, lifecycle
-from services.worker.driver import Driver, Timing
-from services.worker.enginelog import EngineLog
 from services.worker.engines import launch
 from services.worker.engines.order import Launch, LaunchError, Order
 from services.worker.probe import EngineHttp
-from tests.worker.running import alive, free_port, gone, stand_in
-from tests.worker.sample import BILL, CPU, GIB, RTX3060TI, TOKEN, order, placement, plan
-
-FAST = Timing(poll_s=0.02, slow_poll_s=0.02, probe_s=0.05, probe_timeout_s=10.0, sample_s=0.2)
-
-
-class Bench:
-    """A driver under test; `states` is everything it said."""
-
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        self.states: list[str] = []
-        self.tasks: list[asyncio.Task[None]] = []
-
-    def start(self, mode: str = "good", *, card: Card = CPU, where: Placement | None = None, grace_s: float = 0.5,
-              timing: Timing = FAST, launcher: Callable[[Order], Launch] = launch, **run: bool) -> Driver:
-        (self.folder / "token").write_text(TOKEN)
-        (self.folder / "state").mkdir(exist_ok=True)
-        (self.folder / f"{mode}.gguf").touch()
-        where = where or placement(card)
-        made = order(card, where, weights=self.folder / f"{mode}.gguf", engine_port=free_port(), token_file=self.folder / "token",
-                     state_dir=self.folder / "state", engine_python=None, engine_binary=stand_in(self.folder))
-        self.engine_port = made.engine_port
-        self.log = EngineLog(self.folder / "engine.log", TOKEN)
-        self.driver = Driver(plan(card, where), made, self.log, say=self.states.append, timing=timing,
-                             launcher=lambda o: replace(launcher(o), stop_grace_s=grace_s))
-        self.tasks.append(asyncio.create_task(self.driver.run(**run)))
-        return self.driver
-
-    async def until(self, wanted: str | Callable[[WorkerStatus], bool], within_s: float = 30.0) -> WorkerStatus:
-        test = wanted if callable(wanted) else lambda status: status.state == wanted
-        begun = time.monotonic()
-        while not test(self.driver.status()):
-            assert time.monotonic() - begun < within_s, f"{self.driver.status()}\n{self.states}\n{self.log.lines()}"
-            await asyncio.sleep(0.01)
-        return self.driver.status()
-
-    async def stop(self) -> None:
-        for task in self.tasks:
-            self.driver.stop()
-            await task
-        self.log.close()
-
-
-@pytest.fixture
-async def bench(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):  # type: ignore[no-untyped-def]
-    monkeypatch.setattr(lifecycle, "FIRST_PAUSE_S", 0.02)
-    made = Bench(tmp_path)
-    yield made
-    await made.stop()
+from tests.worker.bench import FAST, Bench
+from tests.worker.running import alive, gone
+from tests.worker.sample import BILL, CPU, GIB, RTX3060TI, TOKEN, placement
 
 
 async def test_the_way_up(bench: Bench) -> None:

@@ -5,7 +5,10 @@ from __future__ import annotations
 import base64
 import os
 import signal
+import threading
+import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -22,6 +25,7 @@ from tests.worker.sample import GIB, TOKEN
 
 pytestmark = [pytest.mark.engine, pytest.mark.timeout(1800)]
 START_S = 300.0
+LONG_TEXT = {"model": "smollm2-135m-instruct", "prompt": "Once upon a time", "max_tokens": 150, "min_tokens": 150, "ignore_eos": True}
 
 
 def real(workers: Workers, model_id: str, engine: Engine) -> tuple[Worker, TextWorkload | None]:
@@ -32,17 +36,28 @@ def real(workers: Workers, model_id: str, engine: Engine) -> tuple[Worker, TextW
     assert where.choice.engine is engine
     model = catalogue.get(model_id)
     variant = next(v for v in model.variants if v.id == where.variant_id)
-    worker = workers.start_real(made, weights.ensure(model, variant, silent), environments.ensure(where.choice.environment, silent))
+    worker = workers.start_real(made, weights.ensure(model, variant, silent), environments.ensure(where.choice.environment, silent),
+                                "--drain-s", "120")
     return worker, where.workload if isinstance(where.workload, TextWorkload) else None
 
 
-def check_the_end(worker: Worker, workers: Workers) -> None:
-    """No secret anywhere, and a SIGTERM leaves nothing."""
+def check_the_end(worker: Worker, workers: Workers, engine: Engine, path: str, body: dict[str, Any]) -> None:
+    """No secret anywhere; a SIGTERM lets a request that runs end, whole, and leaves nothing."""
     tree = process_tree(worker.process.pid)
     for pid in tree:
         for name in ("cmdline", "environ"):
             assert TOKEN.encode() not in Path(f"/proc/{pid}/{name}").read_bytes()
-    assert worker.stop() == 0
+    assert worker.in_flight(engine) == 0
+    got: list[Any] = []
+    asking = threading.Thread(target=lambda: got.append(worker.ask_engine("POST", path, body)))
+    asking.start()
+    until = time.monotonic() + 20
+    while not worker.in_flight(engine):
+        assert time.monotonic() < until, "the engine does not count its requests"
+    assert worker.stop(within_s=140) == 0
+    asking.join()
+    assert got, "the request was cut off"
+    assert "no request runs" in worker.errors()
     assert not [pid for pid in tree if alive(pid)]
     assert TOKEN not in worker.log()
     assert not list((workers.folder / "state").iterdir())
@@ -64,7 +79,7 @@ def test_llamacpp(workers: Workers) -> None:
     os.kill(before["engine_pid"], signal.SIGKILL)
     after = worker.wait_for(lambda now: now["state"] == "ready" and now["restarts"] == 1, START_S)
     assert after["engine_pid"] != before["engine_pid"]
-    check_the_end(worker, workers)
+    check_the_end(worker, workers, Engine.LLAMACPP, "/v1/completions", LONG_TEXT)
 
 
 def test_vllm(workers: Workers) -> None:
@@ -82,7 +97,8 @@ def test_vllm(workers: Workers) -> None:
     os.kill(status["engine_pid"], signal.SIGKILL)
     assert worker.wait_for(lambda now: now["state"] != "ready")["state"] == "restarting"
     assert all(gone(pid) for pid in tree)
-    check_the_end(worker, workers)
+    worker.wait_for("ready", START_S)
+    check_the_end(worker, workers, Engine.VLLM, "/v1/completions", LONG_TEXT)
 
 
 def test_diffusion(workers: Workers) -> None:
@@ -91,4 +107,5 @@ def test_diffusion(workers: Workers) -> None:
     answer = worker.ask_engine("POST", "/v1/images/generations", {
         "model": "digits-sd", "prompt": "a photo of the digit seven", "size": "32x32", "n": 1, "seed": 7})
     assert base64.b64decode(answer["data"][0]["b64_json"]).startswith(b"\x89PNG")
-    check_the_end(worker, workers)
+    check_the_end(worker, workers, Engine.DIFFUSERS, "/v1/images/generations", {
+        "model": "digits-sd", "prompt": "a photo of the digit seven", "size": "32x32", "n": 4, "steps": 100})
