@@ -37,6 +37,8 @@ WORKS = ("chat", "chat with pictures", "embedding", "image")
 
 # Below this decode speed a model is no use to a person who reads along.
 SLOWEST_CHAT_TOK_S = 5.0
+# An embedding model (it decodes nothing) must read a query of the usual 512 tokens in a second.
+SLOWEST_READING_TOK_S = 512.0
 # Under `throughput` a model must have at least this share of the size of the largest that its card serves well: else the smallest toy wins.
 SMALLEST_SHARE = 0.5
 ONE_IMAGE_MODEL = 1000.0  # more than any sum of the other points: with several cards, one makes images
@@ -65,9 +67,11 @@ def served_well(option: Option) -> bool:
 
 
 def uncut(verdict: Verdict, variant: Variant, choice: EngineChoice, speed: Speed) -> bool:
-    """Fits with its reserve, in an acceptable quantization, whole on the card, and fast enough to read along where the speed is known.
+    """Fits with its reserve, in an acceptable quantization, whole on the card, and fast enough where the speed is known: to read
+    along, or to read a query within a second.
     The project's own tiny models (source `repo`) are for trying things out."""
-    slow = speed.decode_tok_s is not None and speed.decode_tok_s < SLOWEST_CHAT_TOK_S
+    written, read = speed.decode_tok_s, speed.prefill_tok_s
+    slow = written < SLOWEST_CHAT_TOK_S if written is not None else read is not None and read < SLOWEST_READING_TOK_S
     cut = not acceptable(variant) or choice.offload != "none" or variant.source.kind == "repo"
     return verdict is Verdict.FITS and not cut and not slow
 

@@ -12,6 +12,7 @@ from services.sizing.fit import fit
 from services.sizing.plan_goals import LLAMACPP, LOSS
 from services.sizing.quality import (
     ACCEPTABLE_LOSS,
+    BENCHMARK,
     FEWEST_SCORES,
     LOSSES,
     acceptable,
@@ -83,7 +84,7 @@ def test_every_score_has_its_source() -> None:
     scored = [model for model in CATALOGUE.models if model.quality is not None]
     assert len(scored) >= 30
     for model in scored:
-        assert model.quality_source.startswith({"chat": "MMLU-Pro", "image": "GenEval"}[model.kind]), model.id
+        assert model.quality_source.startswith(BENCHMARK[model.kind]), model.id
 
 
 def made(name: str, billions: float, quality: float | None) -> ModelSpec:
@@ -106,7 +107,8 @@ def test_a_model_without_a_score_is_assumed_below_the_line() -> None:
 
 
 def test_inside_a_family_size_is_the_order() -> None:
-    rated = [made("a-1b", 1, 30), made("a-3b", 3, 80), made("b-1b", 1, 30), made("b-15b", 15, 35), made("c-9b", 9, 95), made("c-30b", 30, 95)]
+    scores = {"a-1b": (1, 30), "a-3b": (3, 80), "b-1b": (1, 30), "b-15b": (15, 35), "c-9b": (9, 95), "c-30b": (30, 95)}
+    rated = [made(name, billions, score) for name, (billions, score) in scores.items()]
     worth = merits([*rated, made("a-7b-it", 7, None), made("b-7b", 7, None)])
     assert worth["a-7b-it"].points == 8.0, "no less than its smaller sibling"
     assert worth["b-7b"].points == 3.5, "no more than its larger sibling"
