@@ -18,7 +18,8 @@ MAY_IMPORT = {
     "diffusion": {"sizing", "wire", "hardware"},
     "gateway": {"sizing", "wire"},
     "deploy": {"sizing", "wire"},
-    "cli": {"sizing", "hardware", "provision", "wire", "deploy"},
+    "doctor": {"sizing", "hardware"},
+    "cli": {"sizing", "hardware", "provision", "wire", "deploy", "doctor"},
 }
 HEAVY = {"torch", "diffusers", "transformers", "bitsandbytes", "vllm", "xllamacpp", "gguf", "accelerate"}
 NETWORK = {"socket", "http", "urllib", "httpx", "requests", "aiohttp", "huggingface_hub"}
@@ -31,6 +32,7 @@ NEVER = {
     "diffusion": set(),
     "gateway": HEAVY,
     "deploy": HEAVY | NETWORK | {"subprocess", "time", "asyncio", "datetime", "threading"},
+    "doctor": HEAVY | NETWORK,
     "cli": HEAVY,
 }
 # The only files that run inside an engine's own environment and may import what is there.
