@@ -9,8 +9,12 @@ import click
 # Loaded when asked for: a health check runs every few seconds and must not import the planner; an image holds what its command needs.
 COMMANDS = {
     name: f"services.cli.{name}:{name}"
-    for name in ("detect", "probe", "models", "fit", "plan", "fetch", "serve", "status", "gateway", "worker", "health")
-} | {"advise": "services.cli.advise:advise_command"}
+    for name in ("detect", "probe", "models", "fit", "plan", "fetch", "serve", "status", "gateway", "worker", "health",
+                 "compose", "up", "upgrade")
+} | {
+    "advise": "services.cli.advise:advise_command",
+    "down": "services.cli.up:down", "ps": "services.cli.running:ps", "logs": "services.cli.running:logs",
+}
 
 
 class Rigserve(click.Group):

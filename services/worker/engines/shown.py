@@ -29,7 +29,7 @@ def shown(plan: Plan, catalogue: Catalogue, secrets: dict[str, str]) -> dict[str
         model = _model(catalogue, placement)
         order = Order(
             placement=placement, card=cards[placement.card_id], host=plan.host, model=model, weights=_weights(placement, model),
-            engine_host="0.0.0.0", engine_port=9101, token="", token_file=Path("/run/secrets") / secrets[placement.id],  # noqa: S104,S106
+            engine_host="0.0.0.0", engine_port=9101, token="", token_file=Path("/run/secrets") / secrets[placement.id],  # noqa: S104
             state_dir=STATE, project=INSTALLED, engine_python=INSTALLED / "envs" / placement.choice.environment / "bin" / "python",
         )
         found[placement.id] = [_installed(word) for word in launch(order).argv]
