@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import logging
+import os
 import sys
 from pathlib import Path
 
@@ -19,8 +20,14 @@ from services.gateway.settings import Deadlines, Limits, Settings
 from services.sizing.catalogue import Catalogue, CatalogueError, load_catalogue
 from services.sizing.planfile import PlanFileError, load_plan
 
+# The names of containers that are down are asked for every second, and each look-up occupies a thread until it is answered: many threads
+# (libuv has 4), short look-ups (glibc waits 5 s, twice), so that those that are up are found at once. Read when first used.
+RESOLVING = {"UV_THREADPOOL_SIZE": "32", "RES_OPTIONS": "timeout:1 attempts:1"}
+
 
 def main() -> None:
+    for name, value in RESOLVING.items():
+        os.environ.setdefault(name, value)
     settings = parse_arguments(sys.argv[1:])
     logging.basicConfig(level=logging.INFO, stream=sys.stderr, format="%(message)s")
     logging.getLogger("uvicorn.error").setLevel(logging.WARNING)

@@ -91,8 +91,8 @@ class Gateway:
         if failure.kind == "out_of_memory" and backend.placement is not None and backend.placement.report.bill is not None:
             line["bill_bytes"] = backend.placement.report.bill.total_bytes
         log_event("attempt_failed", line, logging.WARNING)
-        if failure.down:
-            self.fleet.refused(backend)
+        if failure.down is not None:
+            self.fleet.found_down(backend, failure.down)
         if failure.kind == "deadline":
             backend.doubted = True
 

@@ -27,9 +27,10 @@ _LOOKS_LIKE_CODE = re.compile(r"Traceback|File \"|/[a-z]+/[a-z]|0x[0-9a-f]{6}", 
 
 class AttemptFailed(Exception):
     """One attempt on one backend gave nothing that could be sent on. `kind` labels the metric; `retry`: another backend may do better;
-    `own_500`: the engine itself said that it failed on this request, and may be well."""
+    `down`: why nothing more should be sent there for now; `own_500`: the engine itself said that it failed on this request, and may be
+    well."""
 
-    def __init__(self, error: ApiError, kind: str, retry: bool = True, down: bool = False, own_500: bool = False) -> None:
+    def __init__(self, error: ApiError, kind: str, retry: bool = True, down: str | None = None, own_500: bool = False) -> None:
         super().__init__(error.message)
         self.error = error
         self.kind = kind
@@ -86,8 +87,8 @@ def of_grammar(param: str) -> AttemptFailed:
 def of_upstream(error: UpstreamError) -> AttemptFailed:
     """What it means that the exchange itself failed."""
     if isinstance(error, ConnectFailed):
-        down = AttemptFailed(BackendFailed("The engine can't be reached.", retry_after_s=2.0), "connect", down=error.refused)
-        return down
+        down = "its port refuses connections: the engine is down" if error.refused else f"it can't be reached: {error}"
+        return AttemptFailed(BackendFailed("The engine can't be reached.", retry_after_s=2.0), "connect", down=down)
     return AttemptFailed(BackendFailed("The engine broke off before its answer was whole.", retry_after_s=2.0), "cut")
 
 

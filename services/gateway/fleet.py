@@ -72,10 +72,10 @@ class Fleet:
         if was_ready != (state is WorkerState.READY):
             self._on_ready(backend, state is WorkerState.READY)
 
-    def refused(self, backend: Backend) -> None:
-        """A request found that nobody listens at the engine's port."""
+    def found_down(self, backend: Backend, reason: str) -> None:
+        """A request could not connect to the engine's port."""
         backend.held_down_until_s = time.monotonic() + HOLD_DOWN_S
-        self.mark(backend, WorkerState.UNREACHABLE, "its port refuses connections: the engine is down")
+        self.mark(backend, WorkerState.UNREACHABLE, reason)
 
     # --- a placement: its worker says how it is ---------------------------------------------------------------------------
 
@@ -98,16 +98,21 @@ class Fleet:
             self._worker_said(backend, said)
 
     def _worker_silent(self, backend: Backend, error: Exception) -> None:
-        """1. Never seen: it is still coming up. 2. Nobody listens: gone. 3. Tokens moved just now, or not silent for long: busy, as it was.
-        4. Silent for long: unreachable."""
+        """1. Never seen: it is still coming up. 2. Nobody listens, or nobody has its name: gone. 3. Tokens moved just now, or not silent
+        for long: busy, as it was. 4. Silent for long: unreachable, and where another backend of the model is ready, what waits here for
+        its first byte is given up, to be tried there. (Alone it may as well wait: a host that is only overloaded answers in the end.)"""
         backend.strikes += 1
         allowed = WORKER_STRIKES if backend.state is WorkerState.READY else LOADING_STRIKES
         if not backend.seen:  # 1
             self.mark(backend, WorkerState.STARTING, "its worker is not up yet")
         elif isinstance(error, ConnectFailed) and error.refused:  # 2
             self.mark(backend, WorkerState.UNREACHABLE, "its worker is gone: nobody listens at its port")
+        elif isinstance(error, ConnectFailed) and error.nameless:
+            self.mark(backend, WorkerState.UNREACHABLE, f"its worker is gone: nothing is named {backend.upstream.origin.host} any more")
         elif time.monotonic() - backend.heard_s > HEARD_S and backend.strikes >= allowed:  # 3, 4
             self.mark(backend, WorkerState.UNREACHABLE, "its worker does not answer")
+            if any(other.state is WorkerState.READY for other in self.backends.values() if other.model_id == backend.model_id):
+                backend.upstream.give_up_unanswered()
 
     def _worker_said(self, backend: Backend, said: dict[str, Any]) -> None:
         backend.strikes, backend.seen, backend.status = 0, True, said

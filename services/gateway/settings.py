@@ -14,10 +14,11 @@ class Deadlines:
 
     `first_byte_s` is the least: it grows to five times the predicted prefill of a long prompt. `inter_token_s`: between two reads of a
     stream. `write_s`: until a client takes what is ready for it. `image_s`: the least for an image job, which may take three times its
-    predicted time. `total_s`: everything after the queue.
+    predicted time. `total_s`: everything after the queue. `connect_s`: a network loses a packet now and then, and it is sent again after
+    1 s; a container that is gone never answers, and another may be tried.
     """
 
-    connect_s: float = 2.0
+    connect_s: float = 1.3
     body_s: float = 60.0
     queue_s: float = 30.0
     image_queue_s: float = 300.0

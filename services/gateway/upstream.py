@@ -1,5 +1,7 @@
 """Our own keep-alive HTTP/1.1 client: one asyncio.Protocol per connection, a last-in-first-out pool per engine.
 
+Every new connection asks for the address of the name anew: a container that was made again has another one.
+
 Layers: `Connection` owns the socket and hands every read to its `Receiver`; `Exchange` is the receiver that parses the answer and lets
 a coroutine read it, with back-pressure; `Upstream` is one engine's address, token and idle connections.
 TCP_NODELAY is set by asyncio and uvloop on every TCP socket.
@@ -8,6 +10,7 @@ TCP_NODELAY is set by asyncio and uvloop on every TCP socket.
 from __future__ import annotations
 
 import asyncio
+import socket
 import ssl
 import time
 from collections import deque
@@ -28,11 +31,13 @@ class UpstreamError(Exception):
 
 
 class ConnectFailed(UpstreamError):
-    """No connection. `refused`: the address answered that nobody listens there."""
+    """No connection. `refused`: the address answered that nobody listens there. `nameless`: no address has this name (a container that
+    is stopped, or not made yet)."""
 
-    def __init__(self, message: str, refused: bool = False) -> None:
+    def __init__(self, message: str, refused: bool = False, nameless: bool = False) -> None:
         super().__init__(message)
         self.refused = refused
+        self.nameless = nameless
 
 
 class ConnectionCut(UpstreamError):
@@ -41,6 +46,10 @@ class ConnectionCut(UpstreamError):
     def __init__(self, message: str, unanswered: bool) -> None:
         super().__init__(message)
         self.unanswered = unanswered
+
+
+class GivenUp(UpstreamError):
+    """We ended it before the first byte of the answer: the engine's worker has fallen silent, and another can answer."""
 
 
 class BrokenAnswer(UpstreamError):
@@ -164,6 +173,12 @@ class Exchange:
             how = f" ({error})" if error else ""
             self._fail(ConnectionCut(f"the engine closed the connection before its answer was whole{how}", not self._parser.started))
 
+    def give_up(self) -> None:
+        """Ends it, unless its answer has begun; whoever waits for it gets GivenUp."""
+        if not self._parser.started:
+            self._fail(GivenUp("the engine's worker fell silent before the answer began"))
+            self._connection.abort()
+
     def _fail(self, error: UpstreamError) -> None:
         self._error = error
         self._wake()
@@ -233,6 +248,7 @@ class Upstream:
     def __init__(self, origin: Origin, token: str | None = None) -> None:
         self.origin = origin
         self._idle: list[Connection] = []
+        self._unanswered: set[Exchange] = set()
         self._tls = ssl.create_default_context() if origin.tls else None
         host = f"[{origin.host}]" if ":" in origin.host else origin.host
         authorization = f"authorization: Bearer {token}\r\n" if token else ""
@@ -273,12 +289,21 @@ class Upstream:
 
     async def _exchange(self, connection: Connection, request: bytes) -> Exchange:
         exchange = Exchange(self, connection, request)
+        self._unanswered.add(exchange)
         try:
             await exchange.head()
         except BaseException:
             exchange.close()
             raise
+        finally:
+            self._unanswered.discard(exchange)
         return exchange
+
+    def give_up_unanswered(self) -> None:
+        """Ends every exchange that still waits for the first byte of its answer, and the idle connections: they lead nowhere."""
+        for exchange in list(self._unanswered):
+            exchange.give_up()
+        self.close()
 
     async def _connect(self, connect_s: float) -> Connection:
         origin = self.origin
@@ -290,7 +315,9 @@ class Upstream:
             raise ConnectFailed(f"no connection to {origin.url} within {connect_s:g} s") from None
         except (OSError, UnicodeError) as error:  # UnicodeError: a host name that no name can be
             refused = isinstance(error, ConnectionRefusedError) or "refused" in str(error).lower()
-            raise ConnectFailed(f"no connection to {origin.url}: {getattr(error, 'strerror', None) or error}", refused) from None
+            nameless = isinstance(error, socket.gaierror) and error.errno == socket.EAI_NONAME
+            why = getattr(error, "strerror", None) or error
+            raise ConnectFailed(f"no connection to {origin.url}: {why}", refused, nameless) from None
         return connection
 
     def _take(self) -> Connection | None:

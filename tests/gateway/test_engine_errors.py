@@ -7,7 +7,7 @@ import json
 import pytest
 
 from services.gateway.engine_errors import of_answer, of_upstream
-from services.gateway.upstream import ConnectFailed, ConnectionCut
+from services.gateway.upstream import ConnectFailed, ConnectionCut, GivenUp
 
 LLAMACPP = {"error": {"code": 400, "message": "request (4031 tokens) exceeds the available context size (2048 tokens), try increasing it",
                       "type": "exceed_context_size_error", "n_prompt_tokens": 4031, "n_ctx": 2048}}
@@ -52,7 +52,10 @@ def test_retry_after_is_passed_on() -> None:
     assert of_answer(503, b"", b"17").error.headers()["retry-after"] == "17"
 
 
-def test_refused_takes_the_backend_down() -> None:
-    assert of_upstream(ConnectFailed("x", refused=True)).down
-    assert not of_upstream(ConnectFailed("x")).down
-    assert not of_upstream(ConnectionCut("x", unanswered=True)).down
+def test_no_connection_takes_the_backend_down() -> None:
+    assert of_upstream(ConnectFailed("x", refused=True)).down == "its port refuses connections: the engine is down"
+    assert of_upstream(ConnectFailed("no connection to http://w:1 within 1.3 s")).down == (
+        "it can't be reached: no connection to http://w:1 within 1.3 s")
+    assert of_upstream(ConnectionCut("x", unanswered=True)).down is None
+    given_up = of_upstream(GivenUp("x"))
+    assert (given_up.kind, given_up.retry, given_up.down) == ("cut", True, None)

@@ -111,7 +111,7 @@ async def test_ready_is_old_news_after_a_refused_connection(monkeypatch: pytest.
     monkeypatch.setattr(fleet, "HOLD_DOWN_S", 0.3)
     async with watching(monkeypatch) as (_, backend, watch, changes, _):
         await becomes(backend, WorkerState.READY)
-        watch.refused(backend)
+        watch.found_down(backend, "its port refuses connections")
         await asyncio.sleep(0.15)
         assert backend.state is WorkerState.UNREACHABLE, "the worker still says ready"
         await becomes(backend, WorkerState.READY)
