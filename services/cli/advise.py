@@ -10,7 +10,7 @@ import click
 from services.cli.advise_html import report_html
 from services.cli.advise_words import cost_words, number, speed_words
 from services.cli.columns import aligned
-from services.cli.output import gib, json_option, print_json
+from services.cli.output import OutputFile, gib, json_option, print_json
 from services.cli.rig import rig_of_this_machine
 from services.sizing.advise import Advice, CardAdvice, Offer, RigTotal, advise
 from services.sizing.catalogue import load_catalogue
@@ -22,7 +22,7 @@ from services.sizing.economics import Tariff
 @click.option("--host-ram", help="Host memory to plan for, as 8GiB. Default: this machine's.")
 @click.option("--tariff", type=float, default=0.25, show_default=True, help="Price of a kilowatt-hour; the default is an example.")
 @click.option("--currency", default="EUR", show_default=True, help="Letters or sign of the tariff's currency.")
-@click.option("--html", "html", type=click.Path(dir_okay=False, path_type=Path), help="Write a report with charts to this file.")
+@click.option("--html", "html", type=OutputFile(), help="Write a report with charts to this file.")
 @json_option
 def advise_command(cards: str | None, host_ram: str | None, tariff: float, currency: str, html: Path | None, as_json: bool) -> None:
     """Say what cards could serve, how fast, and what it costs in electricity, beside the hash rate they used to have. All speeds are

@@ -9,7 +9,7 @@ from pathlib import Path
 import click
 
 from services.cli.fit import ENGINE_NAMES, engine_option
-from services.cli.output import gib, json_option, print_json
+from services.cli.output import OutputFile, gib, json_option, print_json
 from services.cli.plan_text import explanation_text, speed_text
 from services.cli.report_text import report_text, workload_text
 from services.cli.rig import rig_of_this_machine
@@ -48,7 +48,7 @@ def parse_wants(texts: tuple[str, ...]) -> list[tuple[str, int]] | None:
 @click.option("--tensor-parallel", type=click.IntRange(1, 64), default=1, help="Refused above 1, with the measured reason.")
 @engine_option
 @click.option("--explain", is_flag=True, help="Say why each card got what it got: the points, and the runner-up.")
-@click.option("--out", type=click.Path(dir_okay=False, path_type=Path), help="Write the plan here; `rigserve serve` obeys plan.yaml.")
+@click.option("--out", type=OutputFile(), help="Write the plan here; `rigserve serve` obeys plan.yaml.")
 @json_option
 def plan(cards: str | None, host_ram: str | None, card_memory: str | None, want: tuple[str, ...], goal: str | None, tensor_parallel: int,
          engine: str | None, explain: bool, out: Path | None, as_json: bool) -> None:

@@ -55,7 +55,7 @@ def choices(
     native = {"diffusers": Engine.DIFFUSERS, "gguf": Engine.LLAMACPP, "safetensors": Engine.VLLM}[variant.format]
     # 2
     if engine is not None and engine is not native:
-        return EngineRefusal(f"{engine.value} can't run {variant.id}: a {variant.format} checkpoint is run by {native.value}.", True)
+        return EngineRefusal(f"{engine.value} reads no {variant.format} checkpoints: {model.id} as such is run by {native.value}.", True)
     if variant.format != "gguf":
         try:
             parse_scheme(variant.quant)

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 
 from services.sizing.catalogue import Catalogue
 from services.sizing.fit import fit
+from services.sizing.overheads import OVERHEADS
 from services.sizing.plan_columns import Rig, goal_problem, wish_problem
 from services.sizing.plan_explain import Explanation, explain
 from services.sizing.plan_goals import RULES, WISH_RULE, Goal
@@ -139,12 +140,14 @@ def _by_goal(draft: _Draft, catalogue: Catalogue, goal: Goal, cards: tuple[Card,
     solution = solve(problem)
     used = _seat_all(draft, rig, problem, solution)
     _say_bound(draft, solution)
+    least = min(own.host_bytes for own in OVERHEADS.values())
     for index, group in enumerate(rig.groups):
         empty = [card.id for card in group.cards if not draft.seats.get(card.id)]
         if empty:
             ids = f"{', '.join(empty[:4])}{' ...' if len(empty) > 4 else ''}"
-            some = any(column.group == index for column in problem.columns)
-            why = f"the host RAM has only {gib(draft.host_left_bytes() or 0)} left for engines" if some else "no model is served well by it"
+            left = draft.host_left_bytes()
+            short = (left is not None and left < least) or any(column.group == index for column in problem.columns)
+            why = f"the host RAM has only {gib(left or 0)} left for engines" if short else "no model is served well by it"
             draft.notes.append(f"{group.card.name}: nothing on {len(empty)} of {len(group.cards)} ({ids}), because {why}.")
     return explain(goal.value, RULES[goal], rig.groups, problem, solution, used) if explained else None
 

@@ -225,7 +225,8 @@ def _check_report(placement: Placement, name: str, place: str) -> None:
 
 
 def _check_positive(workload: Any, name: str, place: str) -> None:
+    """A count is 1 or more, or what the type itself starts from (no LoRA slots)."""
     for field in dataclasses.fields(workload):
         value = getattr(workload, field.name)
-        if isinstance(value, int) and value < 1:
+        if isinstance(value, int) and value < 1 and value != field.default:
             raise PlanFileError(name, f"{place}.{field.name}", f"is {value}; it must be at least 1.")

@@ -87,7 +87,7 @@ def test_json_has_null_for_the_unknown() -> None:
 
 @pytest.mark.parametrize("arguments", [
     ["--tariff", "0"], ["--tariff", "nan"], ["--tariff", "-3"], ["--tariff", "cheap"], ["--currency", "<script>"], ["--cards", "RTX 9999"],
-    ["--html", "/no/such/folder/report.html"],
+    ["--html", "/no/such/folder/report.html"], ["--html", ""], ["--cards", ""], ["--host-ram", ""],
 ])
 def test_bad_input_is_a_sentence(arguments: list[str]) -> None:
     shown = run(*RIG, *arguments)

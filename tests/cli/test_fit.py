@@ -87,6 +87,17 @@ def test_a_quantization_by_the_beginning_of_its_name() -> None:
     assert run("llama-3.1-8b-instruct", *TI, "--quant", "").exit_code == 2
 
 
+@pytest.mark.parametrize("asked", [("--quant", "awq"), ("--engine", "vllm"), ("--engine", "diffusers")])
+def test_a_form_that_cannot_run_brings_the_same_model_in_one_that_can(asked: tuple[str, str]) -> None:
+    found = report("llama-3.1-8b-instruct", *PASCAL, *asked)
+    assert found["verdict"] == "does_not_fit"
+    hints = found["hints"]
+    assert isinstance(hints, list)
+    assert hints[0]["model_id"] == "llama-3.1-8b-instruct"
+    assert "llama.cpp" in hints[0]["text"]
+    assert str(found["reason"]).count("run by vllm") <= 1, "one sentence a format, not one a variant"
+
+
 def test_the_text_says_what_is_predicted_and_what_the_host_needs() -> None:
     shown = run("llama-3.1-8b-instruct", "--card", "P104-100 8GB@gen1x1:6", "--host-ram", "8").output
     assert shown.count("need ") == 1, "six equal cards are one report"

@@ -62,7 +62,7 @@ def test_one_way_is_no_splitting() -> None:
 
 @pytest.mark.parametrize("arguments", [["--goal", "world-peace"], ["--goal", "quality", "--want", "sdxl"], ["--tensor-parallel", "0"],
                                        ["--want", "sdxl:٣"], ["--want", ""], ["--want", ":2"],
-                                       ["--host-ram", ""], ["--host-ram", "9" * 400], ["--card-memory", ""],
+                                       ["--host-ram", ""], ["--host-ram", "9" * 400], ["--card-memory", ""], ["--out", ""],
                                        ["--out", "/no/such/folder/plan.yaml"]])
 def test_bad_input_is_a_sentence(arguments: list[str]) -> None:
     shown = run("plan", *RIG, *arguments)
@@ -105,6 +105,12 @@ def test_what_was_taken_for_granted_is_in_the_json_too() -> None:
 def test_a_budget_beyond_the_host_is_said() -> None:
     assert "is more than the" in run("plan", "--card-memory", "60TiB").output
     assert "is more than the" not in run("plan", "--card-memory", "1MiB").output
+
+
+def test_a_host_that_holds_no_engine_is_the_reason() -> None:
+    shown = run("plan", "--cards", "RTX 3060 Ti:2", "--host-ram", "0.1")
+    assert shown.exit_code == 1
+    assert "because the host RAM has only 0 MiB left for engines" in shown.output
 
 
 def test_models_takes_one_kind_of_card() -> None:

@@ -152,7 +152,9 @@ def test_cpu_card() -> None:
 
 
 def test_an_engine_that_cannot_read_the_format_is_refused() -> None:
-    assert "gguf checkpoint is run by llama.cpp" in refused(SIM, SMOL, "Q4_1", engine=Engine.VLLM)
+    said = refused(SIM, SMOL, "Q4_1", engine=Engine.VLLM)
+    assert "vllm reads no gguf checkpoints" in said
+    assert "run by llama.cpp" in said
     assert "diffusers" in refused(card("RTX 3060 Ti"), SDXL, "fp16", engine=Engine.VLLM)
 
 
