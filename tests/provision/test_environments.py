@@ -330,6 +330,20 @@ def test_a_gpu_environment_is_not_installed_where_no_driver_is_loaded(tmp_path: 
     ensure("tiny", home=home)
 
 
+def test_made_for_another_machine_no_card_is_asked_for_and_the_engine_is_only_looked_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scripted(monkeypatch, probe='test "$2" = looked-for')
+    monkeypatch.setattr(environments, "DEVICES", {environments.Gpu.NVIDIA: (str(tmp_path / "nvidia*"),)})
+    home = home_of(tmp_path, gpu=environments.Gpu.NVIDIA, probe="imported", probe_elsewhere="looked-for")
+    with pytest.raises(ProvisionError, match="no driver for one is loaded"):
+        ensure("tiny", home=home)
+    assert ensure("tiny", home=home, elsewhere=True) == home.python("tiny")
+    other = home_of(tmp_path, gpu=environments.Gpu.NVIDIA, probe="imported", lock=LOCK + "# changed\n")
+    with pytest.raises(ProvisionError, match="can't be imported"):
+        ensure("tiny", home=other, elsewhere=True)  # no other probe: the real one must pass
+
+
 def test_unknown_and_unreadable(tmp_path: Path) -> None:
     with pytest.raises(ProvisionError, match=r"no engine environment 'vllm'; there are: diffusion-cpu, .*vllm-cpu"):
         ensure("vllm")
