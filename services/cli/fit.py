@@ -30,6 +30,8 @@ engine_option = click.option("--engine", type=click.Choice(sorted(ENGINE_NAMES))
 @click.option("--quant", help="A variant id or quantization of the model, for example Q4_K_M, awq or bnb-nf4.")
 @click.option("--context", "context_tokens", type=click.IntRange(1, 2**24), help="Context length in tokens.")
 @click.option("--sequences", type=click.IntRange(1, 4096), help="Requests held at the same time.")
+@click.option("--lora-slots", type=click.IntRange(1, 256), help="LoRA adapters held at the same time.")
+@click.option("--lora-rank", type=click.IntRange(1, 512), help="Highest rank of those adapters. Default: 16.")
 @click.option("--size", help="Image size in pixels, as 512x512.")
 @click.option("--batch-size", type=click.IntRange(1, 256), help="Images made at once.")
 @engine_option
@@ -37,14 +39,16 @@ engine_option = click.option("--engine", type=click.Choice(sorted(ENGINE_NAMES))
               help="A JSONL file of cases instead of MODEL; prints one JSON report a line.")
 @json_option
 def fit(model: str | None, cards: str | None, host_ram: str | None, quant: str | None, context_tokens: int | None, sequences: int | None,
-        size: str | None, batch_size: int | None, engine: str | None, batch_file: Path | None, as_json: bool) -> None:
+        lora_slots: int | None, lora_rank: int | None, size: str | None, batch_size: int | None, engine: str | None,
+        batch_file: Path | None, as_json: bool) -> None:
     """Does MODEL fit, with the arithmetic. MODEL is a name of `rigserve models` (or its Hugging Face name), a folder or file of weights
     here (./folder, ./model.gguf), or hf:OWNER/NAME[:FILE] to read the headers of a repository.
 
     Exit code 0: it fits a card. 1: it fits none. 2: the question can't be understood. With --batch: 0, whatever the answers.
     """
     if batch_file is not None:
-        if any(value is not None for value in (model, cards, host_ram, quant, context_tokens, sequences, size, batch_size, engine)):
+        others = (model, cards, host_ram, quant, context_tokens, sequences, lora_slots, lora_rank, size, batch_size, engine)
+        if any(value is not None for value in others):
             raise click.UsageError("--batch takes everything from its file; give no MODEL and no other option with it")
         for line in answers(batch_file):
             click.echo(line)
@@ -54,7 +58,7 @@ def fit(model: str | None, cards: str | None, host_ram: str | None, quant: str |
     catalogue = load_catalogue()
     spec = named_model(model, catalogue)
     rig = rig_of_this_machine(cards, host_ram=host_ram)
-    asked, notes = workload_of(spec, context_tokens, sequences, size, batch_size)
+    asked, notes = workload_of(spec, context_tokens, sequences, size, batch_size, lora_slots, lora_rank)
     variant_id = _variant_id(spec, quant, ENGINE_NAMES[engine] if engine else None)
     reports = [
         fit_model(card, spec, rig.host, variant_id=variant_id, workload=asked, engine=ENGINE_NAMES[engine] if engine else None,

@@ -11,24 +11,30 @@ from services.sizing.types import ImageGeometry, ImageWorkload, ModelSpec, TextW
 
 LARGEST_SIDE_PX = 2**16
 USUAL_CONTEXT_TOKENS = 4096
+USUAL_LORA_RANK = 16  # vLLM's own --max-lora-rank
 _SIDES = re.compile(r"\s*(\d{1,6})\s*[xX×]\s*(\d{1,6})\s*", re.ASCII)
 
 
 def workload_of(
-    model: ModelSpec, context_tokens: int | None, sequences: int | None, size: str | None, batch_size: int | None
+    model: ModelSpec, context_tokens: int | None, sequences: int | None, size: str | None, batch_size: int | None,
+    lora_slots: int | None = None, lora_rank: int | None = None,
 ) -> tuple[Workload | None, tuple[str, ...]]:
     """The workload (None: the usual one), and notes on what was not used or not taken as it was written. Raises BadParameter."""
     if model.image is not None:
-        notes = _not_used(model, (("--context", context_tokens), ("--sequences", sequences)))
+        text = (("--context", context_tokens), ("--sequences", sequences), ("--lora-slots", lora_slots), ("--lora-rank", lora_rank))
+        notes = _not_used(model, text)
         if size is None and batch_size is None:
             return None, notes
         workload, more = _image(model.id, model.image, size, batch_size or 1)
         return workload, notes + more
     notes = _not_used(model, (("--size", size), ("--batch-size", batch_size)))
-    if context_tokens is None and sequences is None:
+    if lora_rank is not None and lora_slots is None:
+        raise click.BadParameter("say how many adapters with --lora-slots", param_hint="--lora-rank")
+    if context_tokens is None and sequences is None and lora_slots is None:
         return None, notes
     limit = model.text.max_position_embeddings if model.text else USUAL_CONTEXT_TOKENS
-    return TextWorkload(context_tokens or min(USUAL_CONTEXT_TOKENS, limit), sequences or 1), notes
+    context_tokens = context_tokens or min(USUAL_CONTEXT_TOKENS, limit)
+    return TextWorkload(context_tokens, sequences or 1, lora_slots=lora_slots or 0, lora_rank=lora_rank or USUAL_LORA_RANK), notes
 
 
 def _not_used(model: ModelSpec, options: tuple[tuple[str, int | str | None], ...]) -> tuple[str, ...]:

@@ -6,7 +6,7 @@ from services.cli.output import gib
 from services.sizing.types import FitReport, HostNeed, ImageWorkload, MemoryBill, Speed, Workload
 
 LINES = (
-    ("weights", "weights_bytes"), ("KV cache", "kv_cache_bytes"), ("activations", "activation_bytes"),
+    ("weights", "weights_bytes"), ("LoRA slots", "lora_bytes"), ("KV cache", "kv_cache_bytes"), ("activations", "activation_bytes"),
     ("engine", "engine_bytes"), ("CUDA graphs", "graphs_bytes"), ("margin", "reserve_bytes"),
 )
 

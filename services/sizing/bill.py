@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from services.sizing.engines import DTYPE_BYTES
 from services.sizing.memory_image import component_bytes, image_peak
+from services.sizing.memory_lora import llamacpp_lora_bytes, vllm_lora_bytes
 from services.sizing.memory_text import (
     VLLM_BLOCK_TOKENS,
     VLLM_CPU_BLOCK_TOKENS,
@@ -47,7 +48,7 @@ def _vllm_bill(model: ModelSpec, variant: Variant, choice: EngineChoice, workloa
     on_cpu = choice.environment == "vllm-cpu"
     weights = safetensors_bytes(model.text, variant, dtype_bytes) + rotary_cache_bytes(model.text, dtype_bytes)
     if not on_cpu:
-        weights += allocator_slack_bytes(model.text, parse_scheme(variant.quant))
+        weights += allocator_slack_bytes(model.text, parse_scheme(variant.quant), whole_blocks=True)
     kv = 0
     if model.kind != "embedding":
         kv = vllm_kv_bytes(
@@ -56,7 +57,7 @@ def _vllm_bill(model: ModelSpec, variant: Variant, choice: EngineChoice, workloa
         )  # fmt: skip
     graphs = 0 if choice.enforce_eager or on_cpu else graphs_bytes(workload.sequences)
     activation = vllm_activation_bytes(model.text, workload, dtype_bytes) + (VISION_BYTES if model.text.vision_params else 0)
-    return _with_overhead(choice, weights, kv, activation, graphs)
+    return _with_overhead(choice, weights, kv, activation, graphs, vllm_lora_bytes(model.text, workload.lora_slots, workload.lora_rank))
 
 
 def _llamacpp_bill(model: ModelSpec, variant: Variant, choice: EngineChoice, workload: TextWorkload) -> MemoryBill:
@@ -67,13 +68,13 @@ def _llamacpp_bill(model: ModelSpec, variant: Variant, choice: EngineChoice, wor
     compute = llamacpp_compute_bytes(
         model.text, workload.context_tokens * workload.sequences, flash_attention=choice.environment != VULKAN
     )
-    return _with_overhead(choice, weights, kv, compute, 0)
+    return _with_overhead(choice, weights, kv, compute, 0, llamacpp_lora_bytes(model.text, workload.lora_slots, workload.lora_rank))
 
 
-def _with_overhead(choice: EngineChoice, weights: int, kv: int, activation: int, graphs: int) -> MemoryBill:
+def _with_overhead(choice: EngineChoice, weights: int, kv: int, activation: int, graphs: int, lora: int = 0) -> MemoryBill:
     own = OVERHEADS[choice.environment]
-    reserve = own.margin_bytes + int(own.margin_share * (weights + kv) + own.activation_share * activation)
-    return MemoryBill(weights, kv, activation, own.card_bytes, graphs, reserve)
+    reserve = own.margin_bytes + int(own.margin_share * (weights + lora + kv) + own.activation_share * activation)
+    return MemoryBill(weights, kv, activation, own.card_bytes, graphs, reserve, lora)
 
 
 def host_need(model: ModelSpec, variant: Variant, choice: EngineChoice, bill: MemoryBill) -> HostNeed:

@@ -11,6 +11,7 @@ from services.sizing.case_geometry import CaseError
 from services.sizing.units import GIB
 
 Case = dict[str, Any]
+LORA_RANK = 64  # the default of the notebooks (Unsloth) that serve with LoRA and don't say the rank
 _NUMBER = re.compile(r"\s*([+-]?\d[\d,]{0,17}(?:\.\d{1,12})?)\s*(?:GiB|GB|tokens?)?\s*", re.IGNORECASE | re.ASCII)
 _FLAGS = {"": False, "false": False, "no": False, "off": False, "0": False, "true": True, "yes": True, "on": True, "1": True}
 
@@ -82,3 +83,11 @@ def held_by_others_gib(case: Case) -> float:
 def on_windows(case: Case) -> bool:
     """Does the card's description say that Windows drives it?"""
     return re.search(r"\bWSL2?\b|\bWindows\b|\bWDDM\b", text(case, "gpu"), re.IGNORECASE) is not None
+
+
+def lora_slots(case: Case) -> tuple[int, int]:
+    """(slots, rank) that a case asks for: `lora` alone is one slot; numbers as rigserve or as vLLM names them."""
+    slots = whole(case, "lora_slots", 0, 4096)
+    slots = whole(case, "max_loras", 0, 4096) if slots is None else slots
+    rank = whole(case, "lora_rank", 1, 4096) or whole(case, "max_lora_rank", 1, 4096) or LORA_RANK
+    return (int(flag(case, "lora")) if slots is None else slots), rank

@@ -5,8 +5,9 @@ from __future__ import annotations
 import re
 from dataclasses import replace
 
-from services.sizing.case_fields import Case, card_gib, held_by_others_gib, text, whole
+from services.sizing.case_fields import Case, card_gib, held_by_others_gib, lora_slots, text, whole
 from services.sizing.case_quant import case_scheme, gguf_type
+from services.sizing.memory_lora import llamacpp_lora_bytes
 from services.sizing.memory_text import KV_BYTES, kv_element_bytes, llamacpp_compute_bytes, llamacpp_kv_bytes, step_bytes, vllm_kv_bytes
 from services.sizing.memory_weights import gguf_parts, scheme_bytes
 from services.sizing.types import TextGeometry, Verdict
@@ -27,9 +28,11 @@ def llamacpp_case(case: Case, geometry: TextGeometry) -> dict[str, object]:
     sequences = whole(case, "max_num_seqs", 1, 65536) or 1
     kv = llamacpp_kv_bytes(_as_cached(case, geometry), length, sequences, kv_element_bytes(_kv_dtype(case), 2))
     compute = llamacpp_compute_bytes(geometry, length * sequences)
-    peak_gib = (weights + kv + compute) / GIB
+    lora = llamacpp_lora_bytes(geometry, *lora_slots(case))
+    peak_gib = (weights + lora + kv + compute) / GIB
     return {
         "weights_gib": weights / GIB, "kv_available_gib": kv / GIB, "kv_tokens": length * sequences, "activation_peak_gib": compute / GIB,
+        "lora_gib": lora / GIB,
         "total_peak_gib": peak_gib, "verdict": _plain_verdict(case, peak_gib + CUDA_CONTEXT_GIB),
     }  # fmt: skip
 

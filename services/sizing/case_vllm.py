@@ -11,7 +11,7 @@ import re
 from dataclasses import dataclass, replace
 
 from services.sizing import vllm_rules as rules
-from services.sizing.case_fields import Case, card_gib, flag, held_by_others_gib, number, on_windows, text, whole
+from services.sizing.case_fields import Case, card_gib, flag, held_by_others_gib, lora_slots, number, on_windows, text, whole
 from services.sizing.case_geometry import VisionProfile, vision_profile
 from services.sizing.case_quant import checkpoint_scheme, gguf_type
 from services.sizing.memory_lora import vllm_lora_bytes
@@ -22,7 +22,6 @@ from services.sizing.types import TextGeometry, Verdict
 from services.sizing.units import GIB
 
 MARGINAL_GIB = 0.15
-LORA_RANK = 64  # the default of the notebooks (Unsloth) that serve with LoRA and don't say the rank
 _UNIFIED = re.compile(r"unified|jetson|\b(?:agx|orin|thor|xavier|gb10|dgx spark)\b", re.IGNORECASE)
 
 
@@ -52,6 +51,7 @@ def vllm_case(case: Case, geometry: TextGeometry) -> dict[str, object]:
     element = kv_element_bytes(_kv_dtype(case), dtype_bytes)
     activation = _activation_bytes(run, geometry, dtype_bytes, vision_profile(text(case, "model")))
     result: dict[str, object] = {"weights_gib": weights_gib, "activation_peak_gib": activation / GIB}
+    result["lora_gib"] = vllm_lora_bytes(geometry, *lora_slots(case)) / GIB
     result["total_peak_gib"] = weights_gib + activation / GIB
     total_gib = card_gib(case)
     if total_gib is None:
@@ -78,10 +78,8 @@ def vllm_case(case: Case, geometry: TextGeometry) -> dict[str, object]:
 def _weights_bytes(case: Case, geometry: TextGeometry, run: _Run, dtype_bytes: float) -> float:
     """F1 for one tensor-parallel rank, with LoRA buffers. A GGUF file keeps its own types."""
     rotary = rotary_cache_bytes(geometry, dtype_bytes)
-    lora = 0
-    if flag(case, "lora"):
-        slots, rank = whole(case, "lora_slots", 1, 4096) or 1, whole(case, "lora_rank", 1, 4096) or LORA_RANK
-        lora = vllm_lora_bytes(geometry, slots, rank)
+    slots, rank = lora_slots(case)
+    lora = vllm_lora_bytes(geometry, slots, rank)
     gguf = gguf_type(text(case, "quant", "bf16"))
     if gguf is not None:
         return gguf_parts(geometry, gguf)[0] / run.tensor_parallel + rotary + lora

@@ -35,6 +35,8 @@ MAX_CONTEXT_TOKENS = 2**24
 MAX_WORKLOAD_SEQUENCES = 4096
 MAX_SIDE_PX = 2**16
 MAX_IMAGES = 256
+MAX_LORA_SLOTS = 256
+MAX_LORA_RANK = 512  # vLLM's highest --max-lora-rank
 
 
 class WorkloadError(ValueError):
@@ -92,9 +94,10 @@ def check_workload(model: ModelSpec, workload: Workload) -> None:
     if isinstance(workload, TextWorkload):
         if model.text is None:
             raise WorkloadError(f"{model.id} makes images; ask with a size, not with context and sequences.")
-        bounds = (
+        bounds: tuple[tuple[str, int, int], ...] = (
             ("context_tokens", workload.context_tokens, MAX_CONTEXT_TOKENS), ("sequences", workload.sequences, MAX_WORKLOAD_SEQUENCES),
-            ("batch_tokens", workload.batch_tokens or 1, MAX_CONTEXT_TOKENS),
+            ("batch_tokens", workload.batch_tokens or 1, MAX_CONTEXT_TOKENS), ("lora_slots", workload.lora_slots or 1, MAX_LORA_SLOTS),
+            ("lora_rank", workload.lora_rank, MAX_LORA_RANK),
         )  # fmt: skip
     else:
         if model.image is None:
@@ -260,6 +263,7 @@ def workload_words(workload: Workload) -> str:
     """A workload as people say it."""
     if isinstance(workload, TextWorkload):
         many = f"{workload.sequences} sequences of " if workload.sequences > 1 else ""
-        return f"{many}{workload.context_tokens} tokens of context"
+        adapters = f" and {workload.lora_slots} LoRA slots of rank {workload.lora_rank}" if workload.lora_slots else ""
+        return f"{many}{workload.context_tokens} tokens of context{adapters}"
     many = f" x {workload.batch}" if workload.batch > 1 else ""
     return f"{workload.width_px}x{workload.height_px} px{many}"

@@ -73,8 +73,9 @@ def judge(
 def bill_words(bill: MemoryBill) -> str:
     """The lines that are not zero, in the bill's order."""
     lines = (
-        ("weights", bill.weights_bytes), ("KV cache", bill.kv_cache_bytes), ("activations", bill.activation_bytes),
-        ("engine", bill.engine_bytes), ("CUDA graphs", bill.graphs_bytes), ("reserve", bill.reserve_bytes),
+        ("weights", bill.weights_bytes), ("LoRA slots", bill.lora_bytes), ("KV cache", bill.kv_cache_bytes),
+        ("activations", bill.activation_bytes), ("engine", bill.engine_bytes), ("CUDA graphs", bill.graphs_bytes),
+        ("reserve", bill.reserve_bytes),
     )  # fmt: skip
     return " + ".join(f"{name} {gib(size)}" for name, size in lines if size)
 

@@ -25,9 +25,11 @@ EFFICIENCY: dict[str, Efficiency] = {
     "RDNA1": Efficiency(0.56, 0.64, "RX 5700 XT, 7B Q4_0, Vulkan: 65.2 tok/s, pp 468 (llama.cpp#13324)"),
     "RDNA2": Efficiency(0.75, 0.86, "RX 6600, 8B: 34.5 tok/s (kreier); RX 6800 XT 13B pp 684 (llama.cpp#2059)"),
 }
-# On Pascal the 2- and 3-bit k-quants reach less of the bandwidth than 4-bit ones: P40, 7B, Q3_K_S 30.9 tok/s of 2.75 GiB against Q4_0
-# 56.8 of 3.56 GiB (ggml-org/llama.cpp#4766).
-PASCAL_SMALL_QUANT_SHARE = 0.42
+# On Pascal the 2- and 3-bit k-quants reach less of the bandwidth than 4-bit ones. What they reach, of 346 GB/s on a P40 with LLaMA-7B
+# (ggml-org/llama.cpp#4766): Q3_K_S 30.9 tok/s x 2.75 GiB = 0.26, Q2_K 33.5 x 2.63 GiB = 0.27; on P104-100s Q3_K_M 0.34, as pyys states.
+# Their mean is the efficiency to predict with, so the share is of the table's Pascal figure, which is not the P40's own for Q4_0 (0.63).
+PASCAL_SMALL_QUANT_DECODE = (0.26, 0.27, 0.34)
+PASCAL_SMALL_QUANT_SHARE = sum(PASCAL_SMALL_QUANT_DECODE) / len(PASCAL_SMALL_QUANT_DECODE) / EFFICIENCY["Pascal"].decode
 CMP_STOCK: dict[str, Efficiency] = {
     "CMP 90HX": Efficiency(0.23, 0.25, "stock: Qwen3.5-9B Q4_K_XL 30.4 tok/s (Rhonstin), gemma-4-12B pp 224 (WildFlash1st)"),
     "CMP 170HX 8GB": Efficiency(0.10, 0.46, "stock: Mistral 7B Q4_K_M 33 tok/s, pp 400 (kostakoff)"),

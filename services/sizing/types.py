@@ -272,12 +272,15 @@ class ModelSpec:
 
 @dataclass(frozen=True, slots=True)
 class TextWorkload:
-    """How much a text placement must hold at once: `sequences` requests of up to `context_tokens` tokens each."""
+    """How much a text placement must hold at once: `sequences` requests of up to `context_tokens` tokens each, and room for `lora_slots`
+    LoRA adapters of rank `lora_rank`."""
 
     context_tokens: int
     sequences: int
     batch_tokens: int | None = None
     kind: Literal["text"] = "text"
+    lora_slots: int = 0
+    lora_rank: int = 16
 
 
 @dataclass(frozen=True, slots=True)
@@ -299,7 +302,7 @@ class MemoryBill:
     """What a placement takes of its card, line by line, in bytes. The lines add up to `total_bytes`.
 
     `engine_bytes`: device context, allocator and runtime that no allocator prints; `graphs_bytes`: CUDA graphs;
-    `reserve_bytes`: the stated margin of error of this estimate.
+    `lora_bytes`: what LoRA adapters take; `reserve_bytes`: the stated margin of error of this estimate.
     """
 
     weights_bytes: int
@@ -308,11 +311,12 @@ class MemoryBill:
     engine_bytes: int
     graphs_bytes: int
     reserve_bytes: int
+    lora_bytes: int = 0
 
     @property
     def total_bytes(self) -> int:
         return (
-            self.weights_bytes + self.kv_cache_bytes + self.activation_bytes
+            self.weights_bytes + self.lora_bytes + self.kv_cache_bytes + self.activation_bytes
             + self.engine_bytes + self.graphs_bytes + self.reserve_bytes
         )
 

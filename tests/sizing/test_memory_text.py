@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from services.sizing.catalogue import load_catalogue
 from services.sizing.gguf_mix import gguf_bytes, mix_of
 from services.sizing.memory_text import (
     kv_bytes_per_token,
@@ -136,3 +137,19 @@ def test_llamacpp_worked_numbers() -> None:
     naive = llamacpp_compute_bytes(one_b, 131072, flash_attention=False)
     assert naive / MIB == pytest.approx(8849.72, rel=0.05), "llm-112: the request that an 8 GB card could not give a 1B model"
     assert llamacpp_kv_bytes(LLAMA_3B, 1, 1, 2) == llamacpp_kv_bytes(LLAMA_3B, 256, 1, 2)
+
+
+def test_gemmas_per_layer_table_is_billed_where_each_engine_puts_it() -> None:
+    """llama.cpp: an input tensor, in host RAM (ggml-org/llama.cpp#14400). vLLM: an embedding, on the card."""
+    model = load_catalogue().get("gemma-4-e4b-it")
+    assert model.text is not None
+    table = 262144 * 42 * 256
+    gguf = next(variant for variant in model.variants if variant.quant.lower() == "q4_k_m" and variant.format == "gguf")
+    everything, token_table, layer_table = gguf_parts(model.text, gguf.quant)
+    scale = (gguf.weight_bytes or everything) / everything
+    on_card, on_host = llamacpp_bytes(model.text, gguf, on_gpu=True)
+    assert 0.5 * table < layer_table < 1.1 * table, "between 4 and 8 bits an element"
+    assert on_host == pytest.approx(scale * (token_table + layer_table), rel=1e-6)
+    assert on_card == pytest.approx(scale * (everything - layer_table), rel=1e-6), "tied: the token table is there twice"
+    assert llamacpp_bytes(model.text, gguf, on_gpu=False) == (gguf.weight_bytes or everything, 0)
+    assert scheme_bytes(model.text, parse_scheme("bf16")) > 2 * table, "vLLM: 5.25 GiB of the card"

@@ -8,7 +8,16 @@ from services.sizing.cards import load_cards, parse_cards, simulated_cpu_card, s
 from services.sizing.catalogue import load_catalogue
 from services.sizing.fit import fit
 from services.sizing.speed import decode_tok_s, images_per_min, prefill_tok_s
-from services.sizing.speed_data import CMP_STOCK, EFFICIENCY, SD15_IT_S, SD15_STEP_FLOP, VAE_FLOP_PER_MPX, link_bytes_per_s
+from services.sizing.speed_data import (
+    CMP_STOCK,
+    EFFICIENCY,
+    PASCAL_SMALL_QUANT_DECODE,
+    PASCAL_SMALL_QUANT_SHARE,
+    SD15_IT_S,
+    SD15_STEP_FLOP,
+    VAE_FLOP_PER_MPX,
+    link_bytes_per_s,
+)
 from services.sizing.types import Host, ImageWorkload, Speed, TextWorkload
 from tests.sizing.geometry import LLAMA_8B, QWEN3_30B_A3B
 
@@ -137,3 +146,12 @@ def test_the_tables_name_real_cards() -> None:
     assert set(SD15_IT_S) <= keys
     assert set(CMP_STOCK) <= keys
     assert set(EFFICIENCY) <= {spec.architecture for spec in load_cards()}
+
+
+def test_small_quants_on_pascal_are_predicted_as_measured() -> None:
+    """P40, LLaMA-7B (ggml-org/llama.cpp#4766): tokens a second x file / bandwidth; P104-100: 34 % stated."""
+    q3, q2 = 30.9 * 2.75 * 2**30 / 346e9, 33.5 * 2.63 * 2**30 / 346e9
+    assert list(PASCAL_SMALL_QUANT_DECODE) == pytest.approx([q3, q2, 0.34], abs=0.005)
+    efficiency = EFFICIENCY["Pascal"].decode * PASCAL_SMALL_QUANT_SHARE
+    assert efficiency == pytest.approx(0.29, abs=0.005)
+    assert all(abs(measured / efficiency - 1) < 0.2 for measured in (q3, q2, 0.34)), "each measured run is met within a fifth"
