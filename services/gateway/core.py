@@ -52,8 +52,9 @@ class Gateway:
         self.dispatcher = Dispatcher({served.id: served.queue for served in self.directory.models.values()})
         self.fleet = Fleet(self.directory.backends, self._on_ready, settings.poll_s)
         self.fits = FitBook(inputs.plan, inputs.catalogue)
-        self.throughput = Throughput(self.directory, inputs.plan.cards if inputs.plan else (), self.started_s)
-        self.metrics = Metrics(self.directory)
+        cards = inputs.plan.cards if inputs.plan else ()
+        self.throughput = Throughput(self.directory, cards, self.started_s)
+        self.metrics = Metrics(self.directory, cards)
         self.pictures = Pictures(settings.limits.picture_bytes, settings.limits.picture_s, time.monotonic)
 
     def _on_ready(self, backend: Backend, ready: bool) -> None:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+from collections.abc import Sequence
+
+from prometheus_client import CollectorRegistry, Counter, Histogram, generate_latest
 
 from services.gateway.directory import Directory
 from services.gateway.outcome import Ending, Outcome
-from services.sizing.types import FitReport
-from services.wire.worker import WorkerState
+from services.gateway.state_metrics import StateCollector
+from services.sizing.types import Card
 
 # Buckets of the OpenTelemetry GenAI metrics.
 SECONDS = (0.01, 0.02, 0.04, 0.08, 0.16, 0.32, 0.64, 1.28, 2.56, 5.12, 10.24, 20.48, 40.96, 81.92, 163.84, 327.68)
@@ -38,9 +40,8 @@ class OfOneKind:
 class Metrics:
     """One registry per gateway, so that two of them in one process never meet."""
 
-    def __init__(self, directory: Directory) -> None:
+    def __init__(self, directory: Directory, cards: Sequence[Card]) -> None:
         self.registry = registry = CollectorRegistry(auto_describe=False)
-        self._directory = directory
         kind = ("gen_ai_operation_name", "gen_ai_request_model", "card")
         self.duration = Histogram("gen_ai_server_request_duration_seconds", "Time from arrival to the end of the answer", kind,
                                   buckets=SECONDS, registry=registry)
@@ -60,10 +61,7 @@ class Metrics:
         self.steps = Counter("rigserve_denoise_steps", "Denoise steps done", ("model", "card"), registry=registry)
         self.denoise = Counter("rigserve_denoise_seconds", "Time in the denoiser", ("model", "card"), registry=registry)
         self.vae = Counter("rigserve_vae_seconds", "Time in the VAE", ("model", "card"), registry=registry)
-        self.up = Gauge("rigserve_backend_ready", "1 when the backend is ready", ("backend", "model", "card"), registry=registry)
-        self.in_flight = Gauge("rigserve_requests_running", "Taken seats", ("backend", "model", "card"), registry=registry)
-        self.waiting = Gauge("rigserve_requests_waiting", "Requests in the gateway's queue", ("model",), registry=registry)
-        self.card_bytes = Gauge("rigserve_card_planned_bytes", "Sum of the bills of the placements of a card", ("card",), registry=registry)
+        registry.register(StateCollector(directory, cards))
         self._kinds: dict[tuple[str, str, str], OfOneKind] = {}
 
     def finished(self, outcome: Outcome) -> None:
@@ -106,17 +104,5 @@ class Metrics:
         return found
 
     def text(self) -> bytes:
-        """The exposition format, with the gauges as they are now."""
-        planned: dict[str, int] = {}
-        for served in self._directory.models.values():
-            self.waiting.labels(served.id).set(len(served.queue.waiting))
-            for backend in served.backends:
-                card = backend.card.id if backend.card else ""
-                self.up.labels(backend.id, served.id, card).set(backend.state is WorkerState.READY)
-                self.in_flight.labels(backend.id, served.id, card).set(backend.lane.in_flight)
-                report: FitReport | None = backend.placement.report if backend.placement else None
-                if report is not None and report.need_bytes is not None:
-                    planned[card] = planned.get(card, 0) + report.need_bytes
-        for card, size in planned.items():
-            self.card_bytes.labels(card).set(size)
+        """The exposition format, with the state as it is now."""
         return generate_latest(self.registry)
