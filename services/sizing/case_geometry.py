@@ -42,6 +42,8 @@ _FAMILIES: tuple[tuple[str, str, str], ...] = (
 )
 _WINDOW_PATTERN = re.compile(r"(\d+)\s*local\s*:\s*(\d+)\s*global")
 _MOST_POSITIONS = 2**24
+_FILES = ("geometries.yaml", "geometries_families.yaml")
+_SIZE = re.compile(r"(?<![a-z0-9.])(?:\d+x)?\d+(?:\.\d+)?[bm](?![a-z0-9])")
 
 
 class CaseError(ValueError):
@@ -97,7 +99,8 @@ def plain_name(name: str) -> str:
 
 @cache
 def _raw() -> Any:
-    return yaml.safe_load((files("services.sizing") / "geometries.yaml").read_text(encoding="utf8"))
+    own, families = (yaml.safe_load((files("services.sizing") / name).read_text(encoding="utf8")) for name in _FILES)
+    return own | {"text": own["text"] + families["text"]}
 
 
 def vision_profile(name: str) -> VisionProfile | None:
@@ -129,9 +132,26 @@ def _tables() -> tuple[dict[str, TextGeometry], dict[str, CasePipeline]]:
     return texts, images
 
 
+def known_geometry(name: str) -> TextGeometry | None:
+    """1. The model of that name. 2. The one whose whole name is part of it ("Hermes-3-Llama-3.1-8B": a tuned Llama-3.1-8B), the longest of
+    several, unless the name says another size than that model's.
+    """
+    texts, plain = _tables()[0], plain_name(name)
+    # 1
+    if plain in texts:
+        return texts[plain]
+    # 2
+    sizes = set(_SIZE.findall(plain.replace("-", " ")))
+    inside = [
+        known for known in texts
+        if f"-{known}-" in f"-{plain}-" and len(known) >= 5 and sizes <= set(_SIZE.findall(known.replace("-", " ")))
+    ]  # fmt: skip
+    return texts[max(inside, key=len)] if inside else None
+
+
 def text_geometry(name: str, arch: Any) -> TextGeometry:
     """The geometry of a text case. Raises CaseError when neither `arch` nor the name tells."""
-    known = _tables()[0].get(plain_name(name))
+    known = known_geometry(name) if arch is None else _tables()[0].get(plain_name(name))
     if arch is None:
         if known is None:
             raise CaseError(f'The model "{name[:80]}" is not known; give its config.json values as "arch".')

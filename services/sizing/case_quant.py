@@ -18,7 +18,7 @@ _WORDS: tuple[tuple[str, str], ...] = (
     (r"(?:bnb|bitsandbytes|unsloth).*(?:8-?bit|int8)|llm\.int8", "bnb-int8"),
     (r"(?:double|dq)\b.*nf4|nf4.*(?:double|dq)|unsloth.*4-?bit", "bnb-nf4-dq"),
     (r"nf4|bnb|bitsandbytes", "bnb-nf4"),
-    (r"(?:awq|gptq|auto-?round|marlin|hqq|w4a16|w8a16|compressed-tensors).*(?:int8|8-?bit|w8)|w8a16", "gptq-int8"),
+    (r"(?:awq|gptq|auto-?round|marlin|hqq|w4a16|w8a16|compressed-tensors).*(?:int8|8-?bit|w8(?!a8))|w8a16", "gptq-int8"),
     (r"awq", "awq"),
     (r"gptq|auto-?round|marlin|hqq|w4a16|int4wo|compressed-tensors.*4", "gptq"),
     (r"fp8|e4m3|e5m2|f8\b", "fp8"),
@@ -45,12 +45,13 @@ def case_scheme(quant: str) -> Scheme:
     """
     # 1
     name = quant.strip().lower()
-    try:
-        return parse_scheme(name)
-    except UnknownQuantError:
-        pass
-    # 2
     group = _GROUP.search(name)
+    if group is None or "group" not in name:
+        try:
+            return parse_scheme(name)
+        except UnknownQuantError:
+            pass
+    # 2
     for pattern, scheme in _WORDS:
         if re.search(pattern, name):
             grouped = f"{scheme}-g{group[1]}" if group and scheme in ("awq", "gptq", "gptq-int8") else scheme
