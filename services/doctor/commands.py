@@ -7,6 +7,7 @@ import signal
 import subprocess
 import threading
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
@@ -50,12 +51,20 @@ def run(argv: tuple[str, ...], timeout_s: float = TIMEOUT_S) -> Output | Unread:
     try:
         out, err = child.communicate(timeout=timeout_s)
     except subprocess.TimeoutExpired:
-        os.killpg(child.pid, signal.SIGKILL)
-        for pipe in (child.stdout, child.stderr):
-            if pipe:
-                pipe.close()
+        _end(child)
         return Unread(f"{' '.join(argv[:2])} did not end within {timeout_s:.0f} s")
     return Output(child.returncode, out[-MAX_TEXT:].decode("utf8", "replace"), err[-MAX_TEXT:].decode("utf8", "replace"))
+
+
+def _end(child: subprocess.Popen[bytes]) -> None:
+    """Kill it and what it started. One that is stuck inside a driver can't be killed; it is left behind rather than waited for."""
+    with suppress(ProcessLookupError):
+        os.killpg(child.pid, signal.SIGKILL)
+    for pipe in (child.stdout, child.stderr):
+        if pipe:
+            pipe.close()
+    with suppress(subprocess.TimeoutExpired):
+        child.wait(1.0)
 
 
 class Look(Generic[T]):

@@ -24,6 +24,7 @@ _TABLE: tuple[tuple[str, str, Callable[[Case], Iterator[Finding]]], ...] = (
     ("driver-open", "Are NVIDIA's open modules loaded although a card needs the proprietary ones?", rules_driver.open_modules),
     ("driver-nouveau", "Does nouveau hold a card?", rules_driver.nouveau),
     ("cuda-image", "Can the driver start the images that each card gets?", rules_driver.images_start),
+    ("kernel-log", "Can the kernel log be read, and whole?", rules_cards.kernel_log),
     ("xid", "Did NVIDIA's driver log errors (Xid)?", rules_cards.xids),
     ("pcie-width", "How many PCIe lanes has each card, of how many?", rules_cards.pcie_width),
     ("pcie-generation", "Which PCIe generation, of which?", rules_cards.pcie_generation),

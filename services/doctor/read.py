@@ -15,16 +15,17 @@ from services.doctor.commands import Look, Run, run
 from services.doctor.read_cards import read_cards, read_driver
 from services.doctor.read_docker import read_docker, read_toolkit
 from services.doctor.read_host import (
+    disk_of,
     group_name,
+    group_of,
     read_clock,
     read_device_files,
-    read_disks,
     read_listeners,
     read_machine,
     read_swap_bytes,
 )
 from services.doctor.read_kernel import read_log
-from services.doctor.readings import Clock, Docker, Driver, NoDocker, Readings, Unread
+from services.doctor.readings import Clock, Disk, Docker, Driver, NoDocker, Readings, Unread
 from services.hardware.amd import AMDGPU_IDS
 from services.hardware.host import read_host
 from services.hardware.pci import AMD, display_devices
@@ -48,6 +49,8 @@ class Sources:
     which: Callable[[str], str | None] = shutil.which
     now_s: Callable[[], float] = time.time
     may_open: Callable[[Path], bool] = _may_open
+    group_of: Callable[[Path], tuple[str, int]] = group_of
+    disk_of: Callable[[str, Path], Disk] = disk_of
     user: str = field(default_factory=getpass.getuser)
     is_root: bool = field(default_factory=lambda: os.geteuid() == 0)
     groups: tuple[str, ...] = field(default_factory=lambda: tuple(group_name(gid) for gid in os.getgroups()))
@@ -67,7 +70,8 @@ def read(weights: Path, sources: Sources | None = None) -> Readings:
     listeners = Look("the list of ports", lambda: read_listeners(proc))
     engine = _docker(docker.result(READER_S))
     places = {"container images": Path(engine.data_root)} if isinstance(engine, Docker) else {}
-    disks = Look("the file systems", lambda: read_disks({**places, "model weights": weights}))
+    places["model weights"] = weights
+    disks = Look("the file systems", lambda: tuple(at.disk_of(purpose, path) for purpose, path in places.items()))
     return Readings(
         machine=read_machine(at.root, at.user, at.is_root, at.groups),
         host=read_host(proc, sys),
@@ -78,7 +82,7 @@ def read(weights: Path, sources: Sources | None = None) -> Readings:
         log=log.result(READER_S),
         docker=engine,
         toolkit=toolkit.result(READER_S),
-        device_files=read_device_files(at.root, bus, AMD, at.may_open),
+        device_files=read_device_files(at.root, bus, AMD, at.may_open, at.group_of),
         disks=disks.result(READER_S),
         listeners=listeners.result(READER_S),
         clock=_clock(clock.result(READER_S), at.now_s),

@@ -6,7 +6,7 @@ import grp
 import os
 import re
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
 
 from services.doctor.commands import Output, Run
@@ -45,14 +45,11 @@ def read_swap_bytes(proc: Path) -> int | None:
     return int(match[1]) * 1024 if match else None
 
 
-def read_disks(places: Mapping[str, Path]) -> tuple[Disk, ...]:
-    """The file system of each place (purpose -> path); a folder that isn't there yet is looked up through its nearest parent that is."""
-    found = []
-    for purpose, path in places.items():
-        existing = next((one for one in (path, *path.parents) if one.exists()), Path("/"))
-        usage = os.statvfs(existing)
-        found.append(Disk(purpose, str(path), existing.stat().st_dev, usage.f_bavail * usage.f_frsize, usage.f_blocks * usage.f_frsize))
-    return tuple(found)
+def disk_of(purpose: str, path: Path) -> Disk:
+    """The file system of a folder; one that isn't there yet is looked up through its nearest parent that is."""
+    existing = next((one for one in (path, *path.parents) if one.exists()), Path("/"))
+    usage = os.statvfs(existing)
+    return Disk(purpose, str(path), existing.stat().st_dev, usage.f_bavail * usage.f_frsize, usage.f_blocks * usage.f_frsize)
 
 
 def read_listeners(proc: Path) -> tuple[Listener, ...]:
@@ -100,18 +97,30 @@ def read_clock(run: Run, now_s: Callable[[], float]) -> Clock:
     return Clock(time.gmtime(now_s()).tm_year, {"yes": True, "no": False}.get(said))
 
 
-def read_device_files(root: Path, bus: tuple[PciDevice, ...], vendor: int, may_open: Callable[[Path], bool]) -> tuple[DeviceFile, ...]:
+def group_of(path: Path) -> tuple[str, int]:
+    """Name and number of the group that owns a file. Raises OSError when it isn't there."""
+    gid = path.stat().st_gid
+    return group_name(gid), gid
+
+
+def read_device_files(
+    root: Path,
+    bus: tuple[PciDevice, ...],
+    vendor: int,
+    may_open: Callable[[Path], bool],
+    group_of: Callable[[Path], tuple[str, int]] = group_of,
+) -> tuple[DeviceFile, ...]:
     """/dev/kfd and the render node of each card of `vendor` on the bus; nothing where there is none."""
     devices = of_vendor(bus, vendor)
     if not devices:
         return ()
     nodes = [node.name for device in devices for node in sorted((root / "sys/bus/pci/devices" / device.address / "drm").glob("renderD*"))]
-    return tuple(_device_file(root, path, may_open) for path in ("dev/kfd", *(f"dev/dri/{node}" for node in nodes)))
-
-
-def _device_file(root: Path, path: str, may_open: Callable[[Path], bool]) -> DeviceFile:
-    try:
-        gid = (root / path).stat().st_gid
-    except OSError:
-        return DeviceFile(f"/{path}", False, False)
-    return DeviceFile(f"/{path}", True, may_open(root / path), group_name(gid), gid)
+    found = []
+    for path in ("dev/kfd", *(f"dev/dri/{node}" for node in nodes)):
+        try:
+            group, gid = group_of(root / path)
+        except OSError:
+            found.append(DeviceFile(f"/{path}", False, False))
+        else:
+            found.append(DeviceFile(f"/{path}", True, may_open(root / path), group, gid))
+    return tuple(found)

@@ -42,12 +42,12 @@ def render_nodes(case: Case) -> Iterator[Finding]:
 
 
 def _refused(card: Card, node: DeviceFile, case: Case) -> Finding:
-    group = node.group if node.group and not node.group.isdigit() else None
-    fix = (
-        f"sudo usermod -aG {group} $USER && newgrp {group}"
-        if group
-        else f"sudo groupadd -g {node.gid} render && sudo usermod -aG render $USER"
-    )
+    group = node.group if node.gid and node.group and not node.group.isdigit() else None
+    join = "sudo usermod -aG {0} $USER && newgrp {0}"
+    if group:
+        fix = join.format(group)
+    else:  # root's own, or a number without a name: nobody should join that
+        fix = f"sudo groupadd -f render && sudo chgrp render {node.path} && sudo chmod 660 {node.path}\n{join.format('render')}"
     return on_card(
         Severity.ERROR,
         card,
@@ -55,7 +55,9 @@ def _refused(card: Card, node: DeviceFile, case: Case) -> Finding:
         "`rigserve serve` runs engines as this user. Containers get the group by its number (RENDER_GID): `rigserve up` works.",
         _SOURCE,
         fix,
-        f"For containers: RENDER_GID={node.gid} in .env.",
+        f"For containers: RENDER_GID={node.gid} in .env."
+        if node.gid
+        else "Do this before `rigserve up`: containers never get root's group.",
     )
 
 

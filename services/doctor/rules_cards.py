@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from services.doctor.case import Case, boards, cards_of, health_of, named, on_card
 from services.doctor.finding import Finding, Severity, on_host
-from services.doctor.readings import KernelLog, Unread
+from services.doctor.readings import Unread
 from services.doctor.xid import CATALOGUE, MEANINGS, UNLISTED
 from services.sizing.speed_data import link_bytes_per_s
 from services.sizing.types import Card
@@ -14,30 +14,44 @@ from services.sizing.units import GIB
 
 LOAD_EXAMPLE_BYTES = 4 * GIB
 IDLE_PERCENT = 5
+WHOLE_LOG_S = 60.0  # a log whose first line is later has lost its beginning
 REPLAYS_WARNING = 100  # our own line: no maker publishes one; what counts is that the figure grows under load
 DEEP_CAP = 0.57  # 200 of an RTX 3090's 350 W, where decode collapses
 _LINK_SOURCE = "BTCpro test: 608 tok/s at x4, 607 at x1; duggasco/CMP100-210: gen1 x1 carries 0.20 GB/s"
-_POWER_SOURCE = "rig facts, section 6: RTX 3090 280 of 350 W: <1 % loss, under 200 W it collapses; a V100 at 150 W failed to load a model"
+_POWER_SOURCE = (
+    "jeanfbrito: an RTX 3090 at 280 of 350 W loses <1 %, under 200 W it collapses; jacquesmattheij: a V100 at 150 W failed to load"
+)
 
 
-def xids(case: Case) -> Iterator[Finding]:
-    """1. No NVIDIA card and no Xid: nothing. 2. Log not read: unknown. 3. Each Xid per card by the table. 4. None: ok, and since when."""
-    log, known = case.readings.log, boards(case)
+def kernel_log(case: Case) -> Iterator[Finding]:
+    """1. Not read: unknown. 2. Its first lines are gone: note. 3. Ok."""
+    log = case.readings.log
     # 1
-    if not known and not (isinstance(log, KernelLog) and log.xids):
-        return
-    # 2
     if isinstance(log, Unread):
         yield on_host(
             Severity.UNKNOWN,
             f"the kernel log can't be read: {log.why}",
-            "Xid lines there tell of cards that fell off the bus and of bad memory.",
+            "Xid errors, PCIe errors and programs killed for memory are told there and nowhere else.",
             CATALOGUE,
-            "sudo dmesg | grep -i xid",
-            "Or let this user read the log for good: sudo usermod -aG systemd-journal,adm $USER",
+            "sudo dmesg | grep -iE 'xid|pcie bus error|killed process'",
+            f"Or let this user read it for good: sudo usermod -aG systemd-journal,adm {case.readings.machine.user}, then log in again.",
         )
-        return
+    # 2
+    elif log.source == "dmesg" and (log.from_s or 0) > WHOLE_LOG_S:
+        yield on_host(Severity.NOTE, f"{log.source} starts {log.from_s:.0f} s after boot; what was said before is gone")
     # 3
+    else:
+        yield on_host(Severity.OK, f"read since boot by {log.source}")
+
+
+def xids(case: Case) -> Iterator[Finding]:
+    """1. The log is not read (said by the rule before), or nothing here can make an Xid: nothing. 2. Each Xid per card by the table.
+    3. None: ok."""
+    log, known = case.readings.log, boards(case)
+    # 1
+    if isinstance(log, Unread) or not (known or log.xids):
+        return
+    # 2
     by_address = {(board.address or "")[:10]: board for board in known}
     for xid in log.xids:
         meaning, board = MEANINGS.get(xid.code, UNLISTED), by_address.get(xid.address)
@@ -47,17 +61,15 @@ def xids(case: Case) -> Iterator[Finding]:
             meaning.severity,
             subject,
             name,
-            f"Xid {xid.code} {times} since boot: {xid.text or meaning.meaning}",
+            f"Xid {xid.code} {times}: {xid.text or meaning.meaning}",
             f"Xid {xid.code}: {meaning.meaning}.",
             CATALOGUE,
             f"sudo dmesg | grep -i 'xid.*{xid.address}'",
             meaning.advice,
         )
-    # 4
+    # 3
     if not log.xids:
-        late = log.source == "dmesg" and (log.from_s or 0) > 60
-        since = f"since {log.from_s:.0f} s after boot (older lines are gone)" if late else "since boot"
-        yield on_host(Severity.OK, f"no Xid error in {log.source} {since}")
+        yield on_host(Severity.OK, "no Xid error in the kernel log")
 
 
 def pcie_width(case: Case) -> Iterator[Finding]:
@@ -191,21 +203,28 @@ def pcie_replays(case: Case) -> Iterator[Finding]:
 
 
 def bus_errors(case: Case) -> Iterator[Finding]:
-    """PCIe errors (AER) in the kernel log, by device: warning. An unread log was told by the Xid rule."""
+    """1. The log is not read: nothing. 2. PCIe errors (AER) in it, by device: warning. 3. None, and there are cards: ok."""
     log = case.readings.log
+    # 1
+    if isinstance(log, Unread):
+        return
+    # 2
     cards = {card.pci_address: card for card in cards_of(case) if card.pci_address}
-    for address, count in log.bus_errors if isinstance(log, KernelLog) else ():
+    for address, count in log.bus_errors:
         card = cards.get(address)
         yield Finding(
             Severity.WARNING,
             card.id if card else address,
             named(card) if card else f"PCI device {address}",
-            f"{count} PCIe bus error(s) in the kernel log since boot",
+            f"{count} PCIe bus error(s) in the kernel log",
             "Corrected errors cost time, the next may not be correctable.",
             "Linux, PCI Express AER",
             f"sudo dmesg | grep '{address}.*PCIe Bus Error'",
             "Swap the riser or its cable.",
         )
+    # 3
+    if cards and not log.bus_errors:
+        yield on_host(Severity.OK, "no PCIe bus error in the kernel log")
 
 
 def memory_faults(case: Case) -> Iterator[Finding]:
@@ -237,7 +256,7 @@ def memory_faults(case: Case) -> Iterator[Finding]:
             Severity.NOTE,
             f"no ECC, or off, on {len(without)} card(s): {', '.join(named(card) for card in without)}",
             "A bad bit after years of mining gives wrong tokens there, not an error.",
-            "rig facts, section 7",
+            "PixelML/club-170hx, notes on memtest_vulkan",
             "memtest_vulkan",
             "Run it once per card, at serving temperature (interactive; it asks for the card).",
         )
@@ -263,7 +282,7 @@ def power_limits(case: Case) -> Iterator[Finding]:
                 Severity.WARNING,
                 card,
                 seen,
-                "So deep a cap makes decoding collapse, and may break loading a model.",
+                "At so deep a cap decoding may collapse and loading a model may fail.",
                 _POWER_SOURCE,
                 _limit(card, 0.75 * default),
             )

@@ -14,6 +14,7 @@ OLDEST_ENGINE = (23,)
 FULL_ENGINE = (25,)
 OLDEST_COMPOSE = (2, 20)
 TRIED_COMPOSE = (2, 26)
+NEWER = "Debian 12's own is 20.10, too old: take Debian 13's, or Docker's own repository as its install guide says."
 _TRIED = "tried with engines 20.10 and 26.1, compose 1.29 and 2.26"
 
 
@@ -55,6 +56,7 @@ def docker_works(case: Case) -> Iterator[Finding]:
             found.said,
             "`rigserve up` runs one container per card. `rigserve serve` needs no docker.",
             fix=install(machine, "docker.io"),
+            advice=NEWER,
         )
     elif found.kind == "refused":  # 2
         yield on_host(
@@ -80,7 +82,6 @@ def docker_version(case: Case) -> Iterator[Finding]:
     if not isinstance(found, Docker):
         return
     version, fix = version_of(found.engine), install(case.readings.machine, "docker.io")
-    newer = "If the distribution has nothing newer: Docker's own repository, as its install guide says."
     if version < OLDEST_ENGINE:  # 1
         yield on_host(
             Severity.ERROR,
@@ -88,7 +89,7 @@ def docker_version(case: Case) -> Iterator[Finding]:
             "It can't build the images (no named build contexts, no heredocs) and hands out no card through CDI.",
             _TRIED,
             fix,
-            newer,
+            NEWER,
         )
     elif version < FULL_ENGINE:  # 2
         yield on_host(
@@ -97,7 +98,7 @@ def docker_version(case: Case) -> Iterator[Finding]:
             "Before 25 there is no start_interval for health checks and no CDI: starts are noticed later.",
             _TRIED,
             fix,
-            newer,
+            NEWER,
         )
     else:  # 3
         yield on_host(Severity.OK, f"docker engine {found.engine} is new enough")

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from services.doctor.advice import install_driver_580, where_driver_is_from
 from services.doctor.case import MAXWELL, Board, Case, boards, branch_of, cards_of, driver_version, is_legacy, on_card
-from services.doctor.finding import Finding, Severity, on_host
+from services.doctor.finding import HOST, Finding, Severity, on_host
 from services.doctor.readings import KernelLog, Unread
 from services.hardware.pci import NVIDIA, of_vendor
 from services.sizing.cards import spec_of
@@ -51,8 +51,11 @@ def cards_answer(case: Case) -> Iterator[Finding]:
         all_explained = dropped and not found.cards and len(dropped) == len(of_vendor(case.readings.bus, NVIDIA))
         if "none found" in note or any(address and address in note for address in dropped) or (all_explained and note.startswith("NVIDIA")):
             continue
-        yield on_host(
+        board = next((one for one in boards(case) if one.address and one.address in note), None)
+        yield Finding(
             Severity.ERROR,
+            board.subject if board else HOST,
+            board.name if board else HOST,
             note,
             "A card that doesn't answer its driver serves nothing.",
             "this machine's driver",

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from services.doctor.case import Case, cards_of
 from services.doctor.finding import Finding, Severity, on_host
-from services.doctor.readings import Disk, KernelLog, Unread
+from services.doctor.readings import Disk, Unread
 from services.sizing.engines import LLAMACPP_CPU_FLAGS, VLLM_CPU_FLAGS
 from services.sizing.types import HostNeed, Placement
 from services.sizing.units import GIB, gib
@@ -72,9 +72,11 @@ def _against_plan(placements: tuple[Placement, ...], ram: int, swap: int, seen: 
 
 
 def killed_for_memory(case: Case) -> Iterator[Finding]:
-    """Programs that the kernel killed for memory since boot: warning."""
+    """1. The log is not read: nothing. 2. Programs that the kernel killed for memory since boot: warning. 3. None: ok."""
     log = case.readings.log
-    if isinstance(log, KernelLog) and log.oom_kills:
+    if isinstance(log, Unread):  # 1
+        return
+    if log.oom_kills:  # 2
         yield on_host(
             Severity.WARNING,
             f"{len(log.oom_kills)} program(s) killed for lack of memory since boot, last: {log.oom_kills[-1]}",
@@ -83,6 +85,8 @@ def killed_for_memory(case: Case) -> Iterator[Finding]:
             "sudo dmesg | grep -i 'killed process'",
             "More swap, a smaller plan, or a higher limit for that container.",
         )
+    else:  # 3
+        yield on_host(Severity.OK, "no program was killed for lack of memory since boot")
 
 
 def disks(case: Case) -> Iterator[Finding]:

@@ -22,7 +22,7 @@ _APPLICATION = "Usually the program, not the card. If several programs or models
 MEANINGS: dict[int, XidMeaning] = {
     8: XidMeaning(Severity.WARNING, "the card stopped working on a task", _APPLICATION),
     13: XidMeaning(Severity.WARNING, "graphics engine exception: a bad instruction or address", _APPLICATION),
-    31: XidMeaning(Severity.ERROR, "memory page fault of the card", _REBOOT),
+    31: XidMeaning(Severity.WARNING, "a program touched memory that it may not, or the card's memory unit failed", _APPLICATION),
     32: XidMeaning(Severity.WARNING, "corrupt commands reached the card: often a bad PCIe link", "Swap the riser and its cable."),
     38: XidMeaning(Severity.ERROR, "the driver's firmware failed", _REBOOT),
     43: XidMeaning(Severity.NOTE, "a program's work was stopped; the card goes on", _APPLICATION),
