@@ -33,7 +33,7 @@ def make_bill(model: ModelSpec, variant: Variant, choice: EngineChoice, workload
     the other kind than the model.
     """
     if model.image is not None and isinstance(workload, ImageWorkload):
-        peak = image_peak(model.image, variant, workload, DTYPE_BYTES[choice.dtype], choice.offload)
+        peak = image_peak(model.image, variant, workload, choice.dtype, choice.offload)
         return _with_overhead(choice, peak.weights_bytes, 0, peak.activation_bytes, 0)
     if model.text is not None and isinstance(workload, TextWorkload):
         if choice.engine is Engine.LLAMACPP:
@@ -92,7 +92,7 @@ def host_need(model: ModelSpec, variant: Variant, choice: EngineChoice, bill: Me
         resident = own.host_bytes + llamacpp_bytes(model.text, variant, on_gpu=True)[1]
         return HostNeed(resident, disk, resident)
     if model.image is not None:
-        sizes = [component_bytes(part, variant.quant, DTYPE_BYTES[choice.dtype]) for part in model.image.components]
+        sizes = [component_bytes(part, variant.quant, choice.dtype) for part in model.image.components]
         peak = own.host_bytes + (max(sizes, default=0) if choice.offload == "none" else sum(sizes))
         return HostNeed(peak, disk, own.host_bytes if choice.offload == "none" else peak)
     return HostNeed(own.host_bytes, disk, own.host_bytes)

@@ -52,11 +52,12 @@ class CaseError(ValueError):
 
 @dataclass(frozen=True, slots=True)
 class CasePipeline:
-    """A text-to-image pipeline by name: parameters of each component, and how it samples and decodes."""
+    """A text-to-image pipeline by name: parameters of each component, how it samples and decodes, and the 16-bit type that it is run in."""
 
     components: dict[str, int]
     uses_cfg: bool = True
     vae_upcasts: bool = False
+    dtype: str = "float16"
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,7 +127,7 @@ def _tables() -> tuple[dict[str, TextGeometry], dict[str, CasePipeline]]:
             geometry = replace(geometry_of_config(row["config"]), vision_params=row.get("vision_params", 0))
         texts |= {plain_name(name): geometry for name in row["names"] if plain_name(name) not in texts}
     images = {
-        name: CasePipeline(row["components"], row.get("uses_cfg", True), row.get("vae_upcasts", False))
+        name: CasePipeline(row["components"], row.get("uses_cfg", True), row.get("vae_upcasts", False), row.get("dtype", "float16"))
         for row in raw["image"] for name in row["names"]
     }  # fmt: skip
     return texts, images

@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from services.sizing.case_fields import Case, card_gib, held_by_others_gib, text, whole
 from services.sizing.case_geometry import CaseError, CasePipeline, image_pipeline
 from services.sizing.gguf_mix import BITS
-from services.sizing.memory_image import DENOISE_BYTES_PER_MEGAPIXEL, ENCODE_BYTES, MEGAPIXEL, decode_area_bytes
+from services.sizing.image_activations import MEGAPIXEL, Area, Measure, decode_bytes, encode_bytes, fp8_kept_share, qkv_params, step_bytes
+from services.sizing.memory_image import encoders_bytes, t5_extra_bytes
 from services.sizing.types import Verdict
 from services.sizing.units import GIB
 
 CUDA_CONTEXT_GIB = 0.45
 _DENOISERS = ("transformer", "unet")
-_ENCODERS = ("t5", "clip", "clip_g", "open_clip_h")
+_ENCODERS = ("clip", "clip_g", "open_clip_h", "t5")  # in the order that the pipelines ask them
+_TINY_VAE = 2_445_063  # parameters of the tiny autoencoder (taesd)
 # Bytes per quantized parameter by how the words call it; the first match wins.
 _METHODS: tuple[tuple[str, float], ...] = (
     (r"nf4|bnb-4bit", 0.5625), (r"fp4_|fp4\b", 0.5), (r"fp6", 0.75), (r"int4|uint4|4-?bit", 0.5 + 4 / 128), (r"int2", 0.25 + 4 / 128),
@@ -39,12 +41,13 @@ class _Job:
     words: str
     engine: str
     offload: str
+    dtype: str
 
 
 def image_case(case: Case) -> dict[str, object]:
     """weights (all components), total peak and verdict, in GiB; KV figures have no meaning."""
     pipeline = image_pipeline(text(case, "model"))
-    job = _job(case)
+    job = _job(case, pipeline)
     sizes = {name: _component_bytes(name, params, job) for name, params in pipeline.components.items() if _loaded(name, job)}
     weights_gib = sum(sizes.values()) / GIB
     result: dict[str, object] = {"weights_gib": weights_gib, "kv_available_gib": None, "kv_tokens": None}
@@ -52,16 +55,17 @@ def image_case(case: Case) -> dict[str, object]:
         denoiser = sum(size for name, size in sizes.items() if name in _DENOISERS)
         kept = denoiser if "clip on cpu" in job.offload else sum(size for name, size in sizes.items() if name != "vae")
         result["weights_gib"] = kept / GIB
-        peak = kept + _sdcpp_decode_bytes(job)
+        peak = needed = kept + _sdcpp_decode_bytes(job)
     else:
-        peak = _peak_bytes(pipeline, sizes, job)
+        peak = _peak_bytes(pipeline, sizes, job, "live")
+        needed = _peak_bytes(pipeline, sizes, job, "card")
     result["activation_peak_gib"] = max(0.0, peak / GIB - weights_gib) if job.megapixels else None
     result["total_peak_gib"] = peak / GIB if job.megapixels else None
-    result["verdict"] = _verdict(case, peak / GIB)
+    result["verdict"] = _verdict(case, needed / GIB)
     return result
 
 
-def _job(case: Case) -> _Job:
+def _job(case: Case, pipeline: CasePipeline) -> _Job:
     words = text(case, "quant", "fp16").lower()
     resolution = text(case, "resolution", "1024x1024").lower()
     match = re.fullmatch(r"\s*(\d{1,5})\s*[x×]\s*(\d{1,5})(?:\s*[x×]\s*\d+)?\s*", resolution)
@@ -73,12 +77,11 @@ def _job(case: Case) -> _Job:
     batch = whole(case, "batch_size", 1, 4096) or 1
     if "reference" in engine and batch == 1:
         batch = _REFERENCE_SAMPLES
-    return _Job(width * height / MEGAPIXEL, batch, 4.0 if fp32 else 2.0, words, engine, offload)
+    dtype = "float32" if fp32 else "bfloat16" if "bf16" in words else "float16" if "fp16" in words else pipeline.dtype
+    return _Job(width * height / MEGAPIXEL, batch, 4.0 if fp32 else 2.0, words, engine, offload, dtype)
 
 
 def _loaded(name: str, job: _Job) -> bool:
-    if name in _ENCODERS and "precomputed" in job.words:
-        return False
     if name == "t5" and re.search(r"(?:t5|te3)\s*(?:dropped|removed|off)|no t5|without t5", job.words):
         return False
     return not (name == "safety_checker" and ("no safety" in job.words or "diffusers" not in job.engine))
@@ -88,9 +91,13 @@ def _component_bytes(name: str, params: int, job: _Job) -> float:
     """A component that the words name as quantized takes the method's bytes, everything else the dtype's."""
     method = _method(job.words)
     if method is None or name not in _targets(job.words):
-        return params * job.dtype_bytes
+        return params * job.dtype_bytes + (t5_extra_bytes(params, job.dtype) if name == "t5" else 0)
+    if "layerwise" in job.words and name in _DENOISERS:
+        kept = fp8_kept_share(name, params)
+        return params * ((1 - kept) * method + kept * job.dtype_bytes)
     if name != "t5":
-        return params * method
+        twice = qkv_params(name, params) if "fused qkv" in job.words and name in _DENOISERS else 0
+        return (params + twice) * method
     kept_dtype = 4.0 if "bnb" in job.words or "bitsandbytes" in job.words else 2.0 if "torchao" in job.words else method
     return (params - _T5_EMBEDDING - _T5_WO) * method + _T5_EMBEDDING * 2 + _T5_WO * kept_dtype
 
@@ -119,40 +126,63 @@ def _targets(words: str) -> set[str]:
     return found or set(_DENOISERS)
 
 
-def _peak_bytes(pipeline: CasePipeline, sizes: dict[str, float], job: _Job) -> float:
-    """F8 and F9: see memory_image.image_peak; slicing decodes one image at a time, a tiny autoencoder hardly counts."""
-    decode_dtype = 4.0 if pipeline.vae_upcasts else job.dtype_bytes
-    one_at_a_time = "slicing" in job.words
-    decode = float(decode_area_bytes(job.megapixels * (1 if one_at_a_time else job.batch), decode_dtype))
-    if re.search(r"tiling|tiled", job.words):
-        decode = float(decode_area_bytes(min(job.megapixels, 0.25), decode_dtype))
-    if re.search(r"tiny auto|taesd", job.words):
-        decode = 0.0
-    denoise = DENOISE_BYTES_PER_MEGAPIXEL * job.megapixels * job.batch * (2 if pipeline.uses_cfg else 1) * job.dtype_bytes / 2
+def _peak_bytes(pipeline: CasePipeline, sizes: dict[str, float], job: _Job, measure: Measure) -> float:
+    """F8 and F9: see memory_image.image_peak, with the ways to save memory that the words name.
+
+    1. No offload: everything lies on the card, and the larger of step and decode comes on top.
+    2. Sequential: the VAE stands for the few layers that lie there.
+    3. Model: the worst of denoiser + step, VAE + decode, and the text encoders.
+    4. Quantized on the card: the 16-bit weights lay there first.
+    """
+    denoise, decode, encode = _work_bytes(pipeline, job, measure)
+    vae = sizes.get("vae", 0.0)
+    if "sequential" in job.offload or "lowvram" in job.offload:  # 2
+        return vae + max(decode, denoise)
+    if "model" in job.offload or "medvram" in job.offload:  # 3
+        loaded = sum(sizes[name] for name in sizes if name in _quantized_at_load(job))
+        pinned_names = _quantized_at_load(job) if (_method(job.words) or 0.0) >= 1 else set()
+        pinned = sum(sizes[name] for name in sizes if name in pinned_names)
+        encoders = [int(sizes[name]) for name in _ENCODERS if name in sizes and name not in pinned_names]
+        denoiser = sum(sizes[name] for name in _DENOISERS if name in sizes and name not in pinned_names)
+        encoding = encoders_bytes(encoders, pipeline.uses_cfg) + encode
+        return max(loaded, pinned + denoiser + denoise, pinned + encoding, pinned + vae + decode)
+    whole = sum(sizes.values()) + max(decode, denoise)  # 1
+    if re.search(r"on[- ](?:the )?(?:card|gpu|device|the fly)", job.words):  # 4
+        whole = max(whole, sum(params * job.dtype_bytes for name, params in pipeline.components.items() if name in sizes))
+    return whole
+
+
+def _work_bytes(pipeline: CasePipeline, job: _Job, measure: Measure) -> tuple[float, float, float]:
+    """What a step, the decode and one prompt's encode take beside weights."""
+    area = Area(job.megapixels, job.batch, job.dtype_bytes)
+    kind = next((name for name in _DENOISERS if name in pipeline.components), "transformer")
+    passes = replace(area, images=job.batch * (2 if pipeline.uses_cfg else 1))
+    denoise = step_bytes("", kind, pipeline.components.get(kind, 1), passes, measure)
     if "reference" in job.engine or "no xformers" in job.words:
         denoise += _naive_attention_bytes(job)
-    vae = sizes.get("vae", 0.0)
-    if "sequential" in job.offload or "lowvram" in job.offload:
-        return vae + max(decode, denoise)
-    if "model" in job.offload or "medvram" in job.offload:
-        stays = _pinned(sizes, job)
-        pinned = sum(sizes[name] for name in stays)
-        movable = [size for name, size in sizes.items() if name in _ENCODERS and name not in stays]
-        denoising = pinned + denoise + sum(sizes.get(name, 0.0) for name in _DENOISERS if name not in stays)
-        return max(denoising, pinned + max(movable, default=0.0) + ENCODE_BYTES, pinned + vae + decode)
-    return sum(sizes.values()) + max(decode, denoise)
+    vae = _TINY_VAE if re.search(r"tiny auto|taesd", job.words) else pipeline.components.get("vae", 1)
+    upcast = replace(area, dtype_bytes=4.0 if pipeline.vae_upcasts and vae != _TINY_VAE else job.dtype_bytes)
+    tiled = bool(re.search(r"tiling|tiled", job.words))
+    decode = decode_bytes(vae, upcast, measure, sliced="slicing" in job.words, tiled=tiled)
+    decode += vae * (upcast.dtype_bytes - job.dtype_bytes)  # its weights, upcast
+    encoders = [params for name, params in pipeline.components.items() if name in _ENCODERS]
+    encode = max((encode_bytes(params, job.dtype_bytes, measure) for params in encoders), default=0.0)
+    return denoise, decode, encode
 
 
-def _pinned(sizes: dict[str, float], job: _Job) -> set[str]:
-    """bitsandbytes modules are not moved by offload: they stay on the card."""
-    quantized = _targets(job.words) if re.search(r"bnb|bitsandbytes", job.words) else set()
-    return quantized & set(sizes)
+def _quantized_at_load(job: _Job) -> set[str]:
+    """bitsandbytes quantizes on the card, so these lie there together once; offload moves the 4-bit ones away again, not the 8-bit ones."""
+    return _targets(job.words) if re.search(r"bnb|bitsandbytes", job.words) else set()
 
 
 def _naive_attention_bytes(job: _Job) -> float:
-    """Scores and their softmax of the widest attention layer (8 heads at 1/8 resolution, both halves of the guidance) in fp32."""
+    """Scores of the widest attention layer (8 heads at 1/8 resolution, both halves of the guidance).
+
+    In fp32 twice 4 bytes (scores, softmax); under autocast 2 for the scores, 4 for their fp32 copy and 4 for its softmax. Worked number:
+    512 x 512, 3 samples: 6 x 8 x 4096^2 scores are the 1.5 GiB in 16 bit that a log asks for (image-130), 7.5 GiB in all.
+    """
     tokens = job.megapixels * MEGAPIXEL / 64
-    return 2 * 2 * job.batch * 8 * tokens * tokens * 4.0
+    return 2 * job.batch * 8 * tokens * tokens * (8.0 if "full" in job.words else 10.0)
 
 
 def _sdcpp_decode_bytes(job: _Job) -> float:
@@ -162,11 +192,11 @@ def _sdcpp_decode_bytes(job: _Job) -> float:
     return pixels * (_SDCPP_DIRECT if "direct" in job.words + job.offload else _SDCPP_PLAIN)
 
 
-def _verdict(case: Case, peak_gib: float) -> str | None:
+def _verdict(case: Case, needed_gib: float) -> str | None:
     total_gib = card_gib(case)
     if total_gib is None:
         return None
-    spare = total_gib - held_by_others_gib(case) - CUDA_CONTEXT_GIB - peak_gib
+    spare = total_gib - held_by_others_gib(case) - CUDA_CONTEXT_GIB - needed_gib
     if spare < 0:
         return Verdict.DOES_NOT_FIT.value
-    return (Verdict.TIGHT if spare < 0.06 * peak_gib else Verdict.FITS).value
+    return (Verdict.TIGHT if spare < 0.06 * needed_gib else Verdict.FITS).value

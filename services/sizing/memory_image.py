@@ -1,25 +1,17 @@
-"""F7, F8 and F9: what a text-to-image pipeline takes. Sizes are bytes; a megapixel is 1024 x 1024 pixels."""
+"""F7, F8 and F9: what a text-to-image pipeline takes of its card. Sizes are bytes; a megapixel is 1024 x 1024 pixels."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from typing import Literal
 
+from services.sizing.engines import DTYPE_BYTES
+from services.sizing.image_activations import MEGAPIXEL, Area, decode_bytes, encode_bytes, step_bytes
 from services.sizing.quant import parse_scheme
 from services.sizing.types import ImageComponent, ImageGeometry, ImageWorkload, Variant
-from services.sizing.units import GIB
 
-MEGAPIXEL = 1024 * 1024
-# VAE decode: the widest moment of the decoder that SD 1.5, SDXL, SD3, PixArt and FLUX share (256 channels in, normed, activated, 128 out at
-# full resolution) takes 1.9 GiB a megapixel in 16 bit and twice that in fp32 or with SDXL's upcast; convolutions want up to 0.5 GiB of
-# workspace. Measured: FLUX.1 at batch 1, 4, 8, 16: 2.41, 8.05, 16.07, 30.1 GiB; SDXL x 4 fp32: 15.2 (image-025 to -028, -058).
-DECODE_BYTES_PER_MEGAPIXEL = 1.9 * GIB
-DECODE_WORKSPACE_BYTES = 0.5 * GIB
-# One denoiser pass in 16 bit (image-002); classifier-free guidance runs two at once.
-DENOISE_BYTES_PER_MEGAPIXEL = 1.1 * GIB
-ENCODE_BYTES = 0.3 * GIB
-# transformers keeps one matrix of T5 (`wo`, 24 layers x 4096 x 10240 in the XXL encoder) in fp32 when the rest is fp16: 2 bytes more each.
-T5_XXL_LEAST_PARAMS = 4_000_000_000
+# transformers keeps one matrix of T5 (`wo`, 24 layers x 4096 x 10240 in the XXL encoder) in fp32 when the rest is fp16 (not with bf16).
+T5_XXL_PARAMS = range(4_700_000_000, 4_900_000_000)
 T5_XXL_FP32_EXTRA_BYTES = 24 * 4096 * 10240 * 2
 
 Offload = Literal["none", "model", "sequential"]
@@ -37,74 +29,93 @@ class ImagePeak:
         return self.weights_bytes + self.activation_bytes
 
 
-def component_bytes(component: ImageComponent, quant: str, dtype_bytes: int) -> int:
+def t5_extra_bytes(component_params: int, dtype: str) -> int:
+    """Worked number: 24 x 4096 x 10240 x 2 = 2,013,265,920 bytes for T5-XXL in float16."""
+    return T5_XXL_FP32_EXTRA_BYTES if dtype == "float16" and component_params in T5_XXL_PARAMS else 0
+
+
+def component_bytes(component: ImageComponent, quant: str, dtype: str) -> int:
     """One component's weights. Only the denoiser's Linear layers are quantized (that is where the bytes are); the rest keeps the dtype.
 
     Worked number: SDXL's UNet, 2,567,463,684 parameters of which 2,232,647,680 are Linear, in NF4 with fp16 beside it:
     2,232,647,680 x 0.5625 + 334,816,004 x 2 = 1,925,496,328 bytes.
     """
-    scheme = parse_scheme(quant)
-    if component.role == "text_encoder" and component.params > T5_XXL_LEAST_PARAMS and dtype_bytes == 2:
-        return component.params * dtype_bytes + T5_XXL_FP32_EXTRA_BYTES
+    scheme, dtype_bytes = parse_scheme(quant), DTYPE_BYTES[dtype]
     if scheme.family == "none" or component.role != "denoiser" or not component.linear_params:
-        return component.params * dtype_bytes
+        extra = t5_extra_bytes(component.params, dtype) if component.role == "text_encoder" else 0
+        return component.params * dtype_bytes + extra
     rest = component.params - component.linear_params
     return int(component.linear_params * scheme.matrix_bytes + rest * dtype_bytes)
 
 
-def pipeline_bytes(image: ImageGeometry, variant: Variant, dtype_bytes: int) -> int:
-    """F7: all components, exact where the catalogue knows the bytes and the dtype is the stored one."""
+def pipeline_bytes(image: ImageGeometry, variant: Variant, dtype: str) -> int:
+    """F7: all components, exact where the catalogue knows the bytes."""
     scheme = parse_scheme(variant.quant)
     if variant.weight_bytes is not None and scheme.family == "none":
-        return int(variant.weight_bytes * dtype_bytes / scheme.matrix_bytes)
-    return sum(component_bytes(component, variant.quant, dtype_bytes) for component in image.components)
+        extra = sum(t5_extra_bytes(part.params, dtype) for part in image.components if part.role == "text_encoder")
+        return int(variant.weight_bytes * DTYPE_BYTES[dtype] / scheme.matrix_bytes) + extra
+    return sum(component_bytes(component, variant.quant, dtype) for component in image.components)
 
 
-def decode_bytes(image: ImageGeometry, workload: ImageWorkload, dtype_bytes: int) -> int:
-    """The VAE's decode of the whole batch.
-
-    Worked numbers: 1024 x 1024 in fp16: 1.9 + 0.5 = 2.4 GiB (2.41 measured on FLUX); four of them with SDXL's upcast: 4 x 3.8 + 0.5 =
-    15.7 GiB (15.3 measured).
-    """
-    dtype_bytes = 4 if image.vae_upcasts else dtype_bytes
-    return decode_area_bytes(workload.width_px * workload.height_px * workload.batch / MEGAPIXEL, dtype_bytes)
-
-
-def decode_area_bytes(megapixels: float, dtype_bytes: float) -> int:
-    """The decode of `megapixels` at once: proportional, plus a workspace that small images don't fill."""
-    return int(DECODE_BYTES_PER_MEGAPIXEL * dtype_bytes / 2 * megapixels + DECODE_WORKSPACE_BYTES * min(1.0, megapixels))
-
-
-def denoise_bytes(image: ImageGeometry, workload: ImageWorkload, dtype_bytes: int) -> int:
-    """One denoising step of the whole batch, doubled by classifier-free guidance. Worked number: FLUX at 1024 x 1024: 1.1 GiB."""
-    area = workload.width_px * workload.height_px * workload.batch / MEGAPIXEL
-    return int(DENOISE_BYTES_PER_MEGAPIXEL * area * (2 if image.uses_cfg else 1) * dtype_bytes / 2)
-
-
-def image_peak(image: ImageGeometry, variant: Variant, workload: ImageWorkload, dtype_bytes: int, offload: Offload = "none") -> ImagePeak:
-    """F8 and F9: the peak of one job.
+def image_peak(image: ImageGeometry, variant: Variant, workload: ImageWorkload, dtype: str, offload: Offload = "none") -> ImagePeak:
+    """F8 and F9: the peak of one job, as our engine runs it: the VAE decodes one image after another.
 
     1. No offload: all weights lie on the card; the larger of VAE decode and denoising comes on top.
-    2. Model offload: one component at a time; the peak is the worst of denoiser + step, largest text encoder + 0.3 GiB, VAE + decode.
-       Components that bitsandbytes has quantized are not moved: they stay on the card all the time.
-    3. Sequential offload: layer by layer; weights hardly count, work is as before.
+    2. Sequential offload: layer by layer; weights hardly count, work is as before.
+    3. Model offload: one component at a time; the peak is the worst of denoiser + step, VAE + decode, and the text encoders: with guidance
+       the last one still lies there when the others come back for the negative prompt (SD3: T5 + CLIP-G, 12.06 GiB measured).
+       What bitsandbytes has quantized to 8 bits is not moved but stays on the card all the time (diffusers skips it); 4 bits are moved
+       (FLUX.1 in NF4 peaked at what it was loaded with, 12.38 GiB, with 2.4 GiB of decode beside: image-004).
     """
-    decode, denoise = decode_bytes(image, workload, dtype_bytes), denoise_bytes(image, workload, dtype_bytes)
+    decode, denoise = _decode(image, workload, dtype), _denoise(image, workload, dtype)
     # 1
     if offload == "none":
-        return ImagePeak(pipeline_bytes(image, variant, dtype_bytes), max(decode, denoise))
-    # 3
-    sizes = {role: _largest(image, role, variant.quant, dtype_bytes) for role in ("denoiser", "text_encoder", "vae", "other")}
-    if offload == "sequential":
-        return ImagePeak(sizes["vae"], max(decode, denoise))
+        return ImagePeak(pipeline_bytes(image, variant, dtype), max(decode, denoise))
     # 2
-    pinned = sizes["denoiser"] if parse_scheme(variant.quant).family == "bnb" else 0
+    sizes = {role: _sizes(image, role, variant.quant, dtype) for role in ("denoiser", "text_encoder", "vae", "other")}
+    if offload == "sequential":
+        return ImagePeak(max(sizes["vae"], default=0), max(decode, denoise))
+    # 3
+    denoiser, vae = max(sizes["denoiser"], default=0), max(sizes["vae"], default=0)
+    pinned = denoiser if _stays(variant.quant) else 0
+    encoders = [part.params for part in image.components if part.role == "text_encoder"]
+    encode = max((encode_bytes(params, DTYPE_BYTES[dtype], "card") for params in encoders), default=0)
     moments = (
-        ImagePeak(sizes["denoiser"], denoise), ImagePeak(pinned + max(sizes["text_encoder"], sizes["other"]), int(ENCODE_BYTES)),
-        ImagePeak(pinned + sizes["vae"], decode),
+        ImagePeak(denoiser, denoise), ImagePeak(pinned + vae, decode),
+        ImagePeak(pinned + max(encoders_bytes(sizes["text_encoder"], image.uses_cfg), *sizes["other"], 0), int(encode)),
     )  # fmt: skip
     return max(moments, key=lambda peak: peak.total_bytes)
 
 
-def _largest(image: ImageGeometry, role: str, quant: str, dtype_bytes: int) -> int:
-    return max((component_bytes(part, quant, dtype_bytes) for part in image.components if part.role == role), default=0)
+def encoders_bytes(sizes: list[int], uses_cfg: bool) -> int:
+    """The most that text encoders take under model offload: the largest; with guidance the last and the largest of those before it."""
+    if len(sizes) < 2 or not uses_cfg:
+        return max(sizes, default=0)
+    return max(sizes[-1] + max(sizes[:-1]), *sizes)
+
+
+def _denoise(image: ImageGeometry, workload: ImageWorkload, dtype: str) -> int:
+    """One step of the whole batch, doubled by classifier-free guidance."""
+    denoiser = next(part for part in image.components if part.role == "denoiser")
+    area = _area(workload, workload.batch * (2 if image.uses_cfg else 1), DTYPE_BYTES[dtype])
+    return int(step_bytes(image.pipeline, denoiser.name, denoiser.params, area, "card"))
+
+
+def _decode(image: ImageGeometry, workload: ImageWorkload, dtype: str) -> int:
+    """The VAE, in float32 where the pipeline upcasts it (its weights take twice the room then, too)."""
+    params = next((part.params for part in image.components if part.role == "vae"), 0)
+    area = _area(workload, workload.batch, 4 if image.vae_upcasts else DTYPE_BYTES[dtype])
+    return int(decode_bytes(params, area, "card", sliced=True)) + params * int(area.dtype_bytes - DTYPE_BYTES[dtype])
+
+
+def _stays(quant: str) -> bool:
+    scheme = parse_scheme(quant)
+    return scheme.family == "bnb" and scheme.matrix_bytes >= 1
+
+
+def _area(workload: ImageWorkload, images: int, dtype_bytes: int) -> Area:
+    return Area(workload.width_px * workload.height_px / MEGAPIXEL, images, dtype_bytes)
+
+
+def _sizes(image: ImageGeometry, role: str, quant: str, dtype: str) -> list[int]:
+    return [component_bytes(part, quant, dtype) for part in image.components if part.role == role]

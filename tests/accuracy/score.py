@@ -35,9 +35,11 @@ Each run says model, quantization, engine, card and settings; its measured figur
 means of |predicted - measured| / measured (GiB for available KV, which may be near zero). "Start or refuse" counts tight as a start; a
 false fit is the costly mistake. Runs of transformers come from two documents and are many: read each engine for itself.
 
-Image peaks mix two kinds of measurement: what tensors held, and what the allocator had reserved (about 2 GiB more on large pipelines).
-The sizing predicts the first and states a margin on top. Vision towers, pipeline-parallel runs, quantization done on the card and
-hand-made GGUF mixes are the weak spots, named below.
+Image peaks: `total_peak_gib` is what tensors hold at the worst moment, cuDNN's workspace with them, as `torch.cuda.max_memory_allocated`
+says it; the CUDA context is not in it. The verdict asks for more: the smallest card on which torch's allocator gets through, and the
+context. Some of the runs report what the allocator had *reserved* instead (the same run of FLUX.1 is in the file both ways: 36.2 and
+33.9 GiB), one source reports a loaded pipeline without its work, one nvidia-smi: those miss by that. Vision towers, pipeline-parallel
+runs, quantization done on the card and hand-made GGUF mixes are the weak spots, named below.
 
 """
 

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from services.sizing.memory_image import component_bytes, decode_area_bytes, decode_bytes, denoise_bytes, image_peak, pipeline_bytes
+from services.sizing.memory_image import component_bytes, encoders_bytes, image_peak, pipeline_bytes
 from services.sizing.types import ImageComponent, ImageGeometry, ImageWorkload, Variant, WeightSource
 
 GIB = 2**30
@@ -21,57 +21,70 @@ SDXL = ImageGeometry(
     ),
     1024, vae_upcasts=True,
 )  # fmt: skip
+FLUX = ImageGeometry(
+    "FluxPipeline",
+    (
+        ImageComponent("transformer", "denoiser", 11_901_408_320, 11_898_322_944),
+        ImageComponent("text_encoder", "text_encoder", 123_060_480, 84_934_656),
+        ImageComponent("text_encoder_2", "text_encoder", 4_762_310_656, 4_630_511_616),
+        ImageComponent("vae", "vae", 83_819_683, 2_097_152),
+    ),
+    1024, uses_cfg=False,
+)  # fmt: skip
 FP16, NF4 = Variant("fp16", "diffusers", "fp16", SOURCE), Variant("bnb-nf4", "diffusers", "bnb-nf4", SOURCE)
+INT8 = Variant("bnb-int8", "diffusers", "bnb-int8", SOURCE)
+ONE = ImageWorkload(1024, 1024)
 
 
-def test_t5_keeps_a_matrix_in_fp32() -> None:
-    t5 = ImageComponent("text_encoder_3", "text_encoder", 4_762_310_656)
-    assert component_bytes(t5, "fp16", 2) == 2 * (4_762_310_656 + 1_006_632_960)
-    assert component_bytes(t5, "fp32", 4) == 4 * 4_762_310_656
+def test_t5_keeps_a_matrix_in_fp32_beside_fp16_only() -> None:
+    t5 = FLUX.components[2]
+    assert component_bytes(t5, "fp16", "float16") == 2 * 4_762_310_656 + 2_013_265_920
+    assert component_bytes(t5, "bf16", "bfloat16") == 2 * 4_762_310_656
+    assert component_bytes(t5, "fp32", "float32") == 4 * 4_762_310_656
+    told = replace(FP16, weight_bytes=1000)
+    assert pipeline_bytes(FLUX, told, "float16") - pipeline_bytes(FLUX, told, "bfloat16") == 2_013_265_920
 
 
 def test_components() -> None:
-    assert component_bytes(SDXL.components[0], "bnb-nf4", 2) == 1_925_496_328
-    assert component_bytes(SDXL.components[1], "bnb-nf4", 2) == 2 * 123_060_480, "only the denoiser is quantized"
-    assert pipeline_bytes(SDXL, FP16, 2) == 2 * 3_468_837_867
-    assert pipeline_bytes(SDXL, replace(FP16, weight_bytes=1000), 4) == 2000
+    assert component_bytes(SDXL.components[0], "bnb-nf4", "float16") == 1_925_496_328
+    assert component_bytes(SDXL.components[1], "bnb-nf4", "float16") == 2 * 123_060_480, "only the denoiser is quantized"
+    assert pipeline_bytes(SDXL, FP16, "float16") == 2 * 3_468_837_867
+    assert pipeline_bytes(SDXL, replace(FP16, weight_bytes=1000), "float32") == 2000
 
 
-def test_worked_numbers() -> None:
-    one = ImageWorkload(1024, 1024)
-    assert decode_bytes(replace(SDXL, vae_upcasts=False), one, 2) == int(2.4 * GIB)
-    assert decode_bytes(SDXL, one, 2) == int(4.3 * GIB)
-    assert decode_bytes(SDXL, one, 4) == decode_bytes(SDXL, one, 2), "the upcast is float32 already"
-    assert decode_bytes(SDXL, ImageWorkload(1024, 1024, 4), 2) == int(15.7 * GIB)
-    assert decode_bytes(SDXL, ImageWorkload(32, 32), 4) < 5 * 2**20, "a small image fills no workspace"
+def test_the_vae_decodes_one_image_after_another() -> None:
+    one, four = (image_peak(SDXL, FP16, ImageWorkload(1024, 1024, batch), "float16") for batch in (1, 4))
+    waiting = 3 * 1024 * 1024 * 2 * 3 * 4  # three more pictures, twice, of 3 channels in fp32
+    assert four.activation_bytes - one.activation_bytes == waiting
+    assert one.activation_bytes / GIB == pytest.approx((2 * (2304 + 3.5) + 512) / 1024 + 83_653_863 * 2 / GIB), "fp32 decode and weights"
+    already = image_peak(SDXL, FP16, ONE, "float32").activation_bytes
+    assert one.activation_bytes - already == pytest.approx(83_653_863 * 2, abs=2), "the upcast is float32 already"
 
 
-@pytest.mark.parametrize(("batch", "measured"), [(1, 2.41), (4, 8.05), (8, 16.07), (16, 30.11)])
-def test_decode_of_flux_batches(batch: int, measured: float) -> None:
-    assert decode_area_bytes(batch, 2) / GIB == pytest.approx(measured, rel=0.03)
-
-
-def test_denoising() -> None:
-    one = ImageWorkload(1024, 1024)
-    assert denoise_bytes(replace(SDXL, uses_cfg=False), one, 2) == int(1.1 * GIB)
-    assert denoise_bytes(SDXL, one, 2) == int(2.2 * GIB)
-
-
-def test_the_measured_batch_of_four() -> None:
-    peak = image_peak(SDXL, FP16, ImageWorkload(1024, 1024, 4), 2)
-    assert peak.total_bytes / GIB == pytest.approx(21.72, rel=0.03), "image-059"
+def test_guidance_doubles_the_step() -> None:
+    # Without the upcast and small decode, a large batch makes the step the peak: 16 images of 512 px.
+    many = ImageWorkload(512, 512, 16)
+    plain = replace(SDXL, vae_upcasts=False, uses_cfg=False)
+    once, twice = (image_peak(image, FP16, many, "float16").activation_bytes for image in (plain, replace(plain, uses_cfg=True)))
+    assert twice == 2 * once
 
 
 def test_offload_moves_the_peak() -> None:
-    one = ImageWorkload(1024, 1024)
-    whole, model, layers = (image_peak(SDXL, FP16, one, 2, how).total_bytes for how in ("none", "model", "sequential"))  # type: ignore[arg-type]
+    whole, model, layers = (image_peak(SDXL, FP16, ONE, "float16", how).total_bytes for how in ("none", "model", "sequential"))  # type: ignore[arg-type]
     assert layers <= model < whole
-    pinned = image_peak(SDXL, NF4, one, 2, "model")
-    assert pinned.weights_bytes > 1_925_496_328, "bitsandbytes modules are not moved"
+    assert image_peak(SDXL, INT8, ONE, "float16", "model").weights_bytes > 2_232_647_680, "8-bit bitsandbytes modules are not moved"
+    assert image_peak(SDXL, NF4, ONE, "float16", "model").weights_bytes < 1_925_496_328, "4-bit ones are: the decode is the peak"
 
 
 def test_flux_under_model_offload() -> None:
-    flux = ImageGeometry("FluxPipeline", (ImageComponent("transformer", "denoiser", 11_901_408_320),
-                                          ImageComponent("t5", "text_encoder", 4_762_310_656)), 1024, uses_cfg=False)  # fmt: skip
-    peak = image_peak(flux, FP16, ImageWorkload(1024, 1024), 2, "model")
-    assert peak.total_bytes / GIB == pytest.approx(23.271, rel=0.005), "image-002"
+    assert image_peak(FLUX, FP16, ONE, "bfloat16", "model").total_bytes / GIB == pytest.approx(23.271, rel=0.03), "image-002, reserved"
+    t5 = image_peak(FLUX, NF4, ONE, "bfloat16", "model")
+    assert t5.total_bytes / GIB == pytest.approx(9.164, rel=0.03), "with a quantized transformer T5 is the peak (image-018, reserved)"
+
+
+def test_text_encoders_meet_under_model_offload() -> None:
+    clip, clip_g, t5 = 247_300_608, 1_389_319_680, 2 * 4_762_310_656 + 2_013_265_920
+    assert encoders_bytes([clip, clip_g, t5], True) == t5 + clip_g
+    assert encoders_bytes([clip, clip_g, t5], True) / GIB == pytest.approx(12.0645, rel=0.005), "image-039"
+    assert encoders_bytes([clip, clip_g, t5], False) == t5
+    assert (encoders_bytes([clip], True), encoders_bytes([], True)) == (clip, 0)
