@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import getpass
 import os
 import shutil
 import time
@@ -23,6 +22,7 @@ from services.doctor.read_host import (
     read_listeners,
     read_machine,
     read_swap_bytes,
+    user_name,
 )
 from services.doctor.read_kernel import read_log
 from services.doctor.readings import Clock, Disk, Docker, Driver, NoDocker, Readings, Unread
@@ -51,7 +51,7 @@ class Sources:
     may_open: Callable[[Path], bool] = _may_open
     group_of: Callable[[Path], tuple[str, int]] = group_of
     disk_of: Callable[[str, Path], Disk] = disk_of
-    user: str = field(default_factory=getpass.getuser)
+    user: str = field(default_factory=user_name)
     is_root: bool = field(default_factory=lambda: os.geteuid() == 0)
     groups: tuple[str, ...] = field(default_factory=lambda: tuple(group_name(gid) for gid in os.getgroups()))
 

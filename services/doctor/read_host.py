@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import grp
 import os
+import pwd
 import re
 import time
 from collections.abc import Callable
@@ -33,6 +34,14 @@ def read_machine(root: Path, user: str, is_root: bool, groups: tuple[str, ...]) 
     )
 
 
+def user_name() -> str:
+    """Who asks: the name, or the number where it has none (in a container)."""
+    try:
+        return pwd.getpwuid(os.geteuid()).pw_name
+    except KeyError:
+        return str(os.geteuid())
+
+
 def group_name(gid: int) -> str:
     try:
         return grp.getgrgid(gid).gr_name
@@ -47,9 +56,17 @@ def read_swap_bytes(proc: Path) -> int | None:
 
 def disk_of(purpose: str, path: Path) -> Disk:
     """The file system of a folder; one that isn't there yet is looked up through its nearest parent that is."""
-    existing = next((one for one in (path, *path.parents) if one.exists()), Path("/"))
+    existing = next((one for one in (path, *path.parents) if _is_there(one)), Path("/"))
     usage = os.statvfs(existing)
     return Disk(purpose, str(path), existing.stat().st_dev, usage.f_bavail * usage.f_frsize, usage.f_blocks * usage.f_frsize)
+
+
+def _is_there(path: Path) -> bool:
+    try:
+        path.stat()
+    except OSError:  # absent, or below a folder that this user may not enter
+        return False
+    return True
 
 
 def read_listeners(proc: Path) -> tuple[Listener, ...]:

@@ -61,7 +61,7 @@ def docker_works(case: Case) -> Iterator[Finding]:
     elif found.kind == "refused":  # 2
         yield on_host(
             Severity.ERROR,
-            f"user {machine.user} may not use docker (groups: {', '.join(machine.groups)}): {found.said}",
+            f"user {machine.user} may not use docker (groups: {', '.join(machine.groups) or 'none'}): {found.said}",
             "`rigserve up` talks to docker as this user.",
             "docs.docker.com, Linux post-installation",
             "sudo usermod -aG docker $USER && newgrp docker",

@@ -81,13 +81,12 @@ def driver_branch(case: Case) -> Iterator[Finding]:
     for board in boards(case):
         # 0
         if board.capability is not None and board.capability < MAXWELL:
-            yield Finding(Severity.NOTE, board.subject, board.name, "older than Maxwell: no engine of rigserve has kernels for it")
+            yield _on_board(Severity.NOTE, board, "older than Maxwell: no engine of rigserve has kernels for it")
         # 1
         elif branch is None:
-            yield Finding(
+            yield _on_board(
                 Severity.UNKNOWN,
-                board.subject,
-                board.name,
+                board,
                 "no NVIDIA driver version: none is loaded, and modinfo knows none",
                 "Without its driver the card can't be used.",
                 BRANCH_SOURCE,
@@ -96,10 +95,9 @@ def driver_branch(case: Case) -> Iterator[Finding]:
             )
         # 2
         elif _is_dropped(board, case):
-            yield Finding(
+            yield _on_board(
                 Severity.ERROR,
-                board.subject,
-                board.name,
+                board,
                 f"driver {version}; {_generation(board)} ends with branch {LAST_LEGACY_BRANCH}",
                 f"Branches after {LAST_LEGACY_BRANCH} ignore Maxwell, Pascal and Volta cards; {LAST_LEGACY_BRANCH} drives the newer cards "
                 "of this rig.",
@@ -110,10 +108,9 @@ def driver_branch(case: Case) -> Iterator[Finding]:
         # 3, 4
         elif branch < CUDA13_DRIVER:
             severity = Severity.ERROR if branch < CUDA12_DRIVER else Severity.WARNING
-            yield Finding(
+            yield _on_board(
                 severity,
-                board.subject,
-                board.name,
+                board,
                 f"driver {version}, older than {CUDA13_DRIVER}",
                 f"CUDA 13 images need {CUDA13_DRIVER}, CUDA 12 images {CUDA12_DRIVER}. {LAST_LEGACY_BRANCH} is a long-term branch and "
                 "drives every card from Maxwell on.",
@@ -123,17 +120,22 @@ def driver_branch(case: Case) -> Iterator[Finding]:
             )
         # 5
         elif board.card is None and board.capability is None:
-            yield Finding(
+            yield _on_board(
                 Severity.UNKNOWN,
-                board.subject,
-                board.name,
+                board,
                 f"driver {version}; the card is in no table and doesn't answer",
                 f"If it is older than Turing it needs branch {LAST_LEGACY_BRANCH}.",
                 BRANCH_SOURCE,
             )
         # 6
         else:
-            yield Finding(Severity.OK, board.subject, board.name, f"driver {version} drives {_generation(board)}")
+            yield _on_board(Severity.OK, board, f"driver {version} drives {_generation(board)}")
+
+
+def _on_board(
+    severity: Severity, board: Board, seen: str, why: str = "", source: str = "", fix: str | None = None, advice: str = ""
+) -> Finding:
+    return Finding(severity, board.subject, board.name, seen, why, source, fix, advice)
 
 
 def _generation(board: Board) -> str:
@@ -153,10 +155,9 @@ def open_modules(case: Case) -> Iterator[Finding]:
         return
     machine = case.readings.machine
     for board in old:
-        yield Finding(
+        yield _on_board(
             Severity.ERROR,
-            board.subject,
-            board.name,
+            board,
             said or "the open flavour of NVIDIA's kernel modules is loaded",
             "The open modules drive Turing and later only; this card needs the proprietary ones.",
             _OPEN_SOURCE,

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from services.doctor.case import Case, cards_of
 from services.doctor.finding import Finding, Severity, on_host
-from services.doctor.readings import Disk, Unread
+from services.doctor.readings import Disk, NoDocker, Unread
 from services.sizing.engines import LLAMACPP_CPU_FLAGS, VLLM_CPU_FLAGS
 from services.sizing.types import HostNeed, Placement
 from services.sizing.units import GIB, gib
@@ -14,6 +14,8 @@ from services.sizing.units import GIB, gib
 SMALL_HOST_BYTES = 10 * GIB
 FREE_WITHOUT_PLAN_BYTES = 20 * GIB  # our own line: one vLLM image and one 8B model
 RELEASE_YEAR = 2026
+FREE_SPACE = "docker system df ; docker image prune ; df -h"
+LARGER_DISK = "Set RIGSERVE_CACHE to a folder on a larger disk (a mining rig's flash drive is too small)."
 _RAM_SOURCE = "BTCpro test: vLLM on 8 GB RAM works with 16 GB swap, without it the kernel kills it"
 _MAKE_SWAP = (
     "sudo fallocate -l {size}G /swapfile && sudo chmod 600 /swapfile && sudo mkswap /swapfile && sudo swapon /swapfile\n"
@@ -90,8 +92,9 @@ def killed_for_memory(case: Case) -> Iterator[Finding]:
 
 
 def disks(case: Case) -> Iterator[Finding]:
-    """For each file system: 1. not read: unknown. 2. With a plan: room for its weights and for images of known size: ok, else error.
-    3. Without: under 20 GiB: warning."""
+    """For each file system: 1. not read: unknown. 2. With a plan: what is known of its weights and images doesn't fit: error; it fits, but
+    not all sizes are known: unknown; all fits: ok. 3. Without: under 20 GiB: warning, else ok. 4. Docker is there, but doesn't tell where
+    it keeps images: unknown."""
     found = case.readings.disks
     # 1
     if isinstance(found, Unread):
@@ -100,47 +103,43 @@ def disks(case: Case) -> Iterator[Finding]:
     for device in dict.fromkeys(disk.device for disk in found):
         here = tuple(disk for disk in found if disk.device == device)
         place = " and ".join(f"{disk.purpose} ({disk.path})" for disk in here)
-        seen = f"{gib(here[0].free_bytes)} free of {gib(here[0].total_bytes)} for {place}"
+        seen, free_bytes = f"{gib(here[0].free_bytes)} free of {gib(here[0].total_bytes)} for {place}", here[0].free_bytes
         # 2
         if case.plan and case.plan.placements:
-            need, words = _disk_need(case, here)
-            short = need > here[0].free_bytes
-            yield on_host(
-                Severity.ERROR if short else Severity.OK,
-                f"{seen}; the plan needs {words}",
-                "A download or build would stop half way." if short else "",
-                fix="docker system df ; docker image prune" if short else None,
-                advice="Set RIGSERVE_CACHE to a folder on a larger disk (a mining rig's flash drive is too small)." if short else "",
-            )
+            need, untold, words = _disk_need(case, here)
+            seen += f"; the plan needs {words}, if none of it is there yet"
+            if need > free_bytes:
+                yield on_host(Severity.ERROR, seen, "A download or build would stop half way.", "", FREE_SPACE, LARGER_DISK)
+            else:
+                yield on_host(Severity.UNKNOWN if untold else Severity.OK, seen)
         # 3
-        elif here[0].free_bytes < FREE_WITHOUT_PLAN_BYTES:
-            yield on_host(
-                Severity.WARNING,
-                seen,
-                "Under 20 GiB there is hardly room for an engine's image and one 8B model (our own line; give --plan for exact figures).",
-                fix="docker system df ; df -h",
-                advice="Set RIGSERVE_CACHE to a folder on a larger disk (a mining rig's flash drive is too small).",
-            )
+        elif free_bytes < FREE_WITHOUT_PLAN_BYTES:
+            why = "Under 20 GiB there is hardly room for an engine's image and one 8B model (our own line; give --plan for exact figures)."
+            yield on_host(Severity.WARNING, seen, why, "", FREE_SPACE, LARGER_DISK)
         else:
             yield on_host(Severity.OK, seen)
+    # 4
+    docker = case.readings.docker
+    if isinstance(docker, NoDocker) and docker.kind != "absent":
+        yield on_host(Severity.UNKNOWN, "where container images are kept is not known: docker doesn't answer this user", fix="df -h")
 
 
-def _disk_need(case: Case, disks_here: tuple[Disk, ...]) -> tuple[int, str]:
-    """Bytes that a plan writes to one file system, if nothing of it is there yet, and the sum in words."""
+def _disk_need(case: Case, disks_here: tuple[Disk, ...]) -> tuple[int, int, str]:
+    """What a plan writes to one file system: bytes of known sizes, how many sizes are not known, and both in words."""
     purposes, placements = {disk.purpose for disk in disks_here}, case.plan.placements if case.plan else ()
-    total, words = 0, []
+    sizes: dict[str, list[int | None]] = {}
     if "model weights" in purposes:
         weights = {(one.model_id, one.variant_id): one.report.host.disk_bytes if one.report.host else None for one in placements}
-        total += sum(size or 0 for size in weights.values())
-        untold = sum(size is None for size in weights.values())
-        words.append(f"{gib(total)} of weights" + (f" (and {untold} of unknown size)" if untold else ""))
+        sizes["weights"] = list(weights.values())
     if "container images" in purposes:
-        names = sorted({one.choice.environment for one in placements})
-        known = [size for name in names if (size := case.image_bytes.get(name)) is not None]
-        total += sum(known)
-        untold = len(names) - len(known)
-        words.append(f"{gib(sum(known))} of images" + (f" (and {untold} of unknown size)" if untold else ""))
-    return total, " and ".join(words) + ", if none of it is there yet"
+        sizes["images"] = [case.image_bytes.get(name) for name in sorted({one.choice.environment for one in placements})]
+    words = []
+    for what, each in sizes.items():
+        known = [size for size in each if size is not None]
+        words += [f"{gib(sum(known))} of {what}"] if known else []
+        words += [f"{len(each) - len(known)} {what} of unknown size"] if len(known) < len(each) else []
+    every = [size for each in sizes.values() for size in each]
+    return sum(size or 0 for size in every), every.count(None), " and ".join(words)
 
 
 def gateway_port(case: Case) -> Iterator[Finding]:

@@ -7,6 +7,8 @@ from collections.abc import Iterator
 from services.doctor.case import Case, cards_of, named, on_card
 from services.doctor.finding import Finding, Severity
 
+DESCRIBED = "The plan is for cards that were described with --cards: make it on the rig, or write each card's UUID there (NAME#GPU-...)."
+
 
 def planned_cards(case: Case) -> Iterator[Finding]:
     """For each card that the plan uses: 1. simulated: note. 2. Not in this machine: error. 3. Less memory free than its bills: warning.
@@ -31,7 +33,7 @@ def planned_cards(case: Case) -> Iterator[Finding]:
                 f"the plan uses {planned.id}, which is not in this machine (here: {there})",
                 "Its container can't start.",
                 fix="rigserve plan --out plan.yaml",
-                advice="Or put the card back: riser, power, slot.",
+                advice="Or put the card back: riser, power, slot." if planned.driver_version else DESCRIBED,
             )
         # 3
         elif card.free_bytes is not None and card.free_bytes < need:

@@ -17,7 +17,7 @@ from services.doctor.diagnose import diagnose
 from services.doctor.finding import Severity
 from services.doctor.read import read
 from services.doctor.read_docker import read_docker, read_toolkit
-from services.doctor.read_host import disk_of, read_clock, read_listeners
+from services.doctor.read_host import disk_of, read_clock, read_listeners, user_name
 from services.doctor.read_kernel import parse_log, read_log
 from services.doctor.readings import Docker, KernelLog, NoDocker, Readings, Toolkit, Unread
 from tests.doctor.player import load, sources, the
@@ -169,6 +169,24 @@ def test_ports_of_ipv6_and_rubbish(tmp_path: Path) -> None:
 
 def test_a_folder_that_is_not_there_yet_has_its_parents_disk(tmp_path: Path) -> None:
     assert disk_of("model weights", tmp_path / "a/b/c").free_bytes == pytest.approx(disk_of("x", tmp_path).free_bytes, rel=0.1)
+
+
+def test_a_folder_that_this_user_may_not_enter_has_its_parents_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    real = Path.stat
+
+    def closed(path: Path, **more: Any) -> Any:
+        if path.parts[-2:] == ("closed", "cache"):
+            raise PermissionError(13, "Permission denied")
+        return real(path, **more)
+
+    monkeypatch.setattr(Path, "stat", closed)
+    (tmp_path / "closed").mkdir()
+    assert disk_of("model weights", tmp_path / "closed/cache").total_bytes > 0
+
+
+def test_a_user_without_a_name_is_a_number(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("os.geteuid", lambda: 3_999_999)
+    assert user_name() == "3999999"
 
 
 def test_a_clock_without_systemd_is_not_called_right() -> None:

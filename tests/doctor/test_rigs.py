@@ -133,7 +133,8 @@ def test_a_tiny_host_of_a_plain_user(tmp_path: Path) -> None:
     assert docker.fix == "sudo usermod -aG docker $USER && newgrp docker"
     assert (the(found, "clock").severity, "2010" in the(found, "clock").seen) == (ERROR, True)
     assert "hive-agent" in the(found, "port").seen
-    for rule in ("memory", "disk", "port", "cpu"):
+    assert severities(found, "disk") == [WARNING, UNKNOWN]  # the weights' place is full, docker's isn't told
+    for rule in ("memory", "port", "cpu"):
         assert severities(found, rule) == [WARNING], rule
     assert "CVE-2026-24260" in the(found, "toolkit-holes").seen
     assert "CVE-2025-23266" not in the(found, "toolkit-holes").seen  # fixed in 1.17.8
