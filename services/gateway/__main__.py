@@ -14,6 +14,7 @@ from pathlib import Path
 from services.gateway.app import make_app
 from services.gateway.backends import EndpointsError
 from services.gateway.core import Gateway, Inputs
+from services.gateway.hot_protocol import hot_protocol
 from services.gateway.logs import log, log_event
 from services.gateway.server import listen, make_server
 from services.gateway.settings import Deadlines, Limits, Settings
@@ -45,7 +46,7 @@ def main() -> None:
     if not settings.loopback:
         warning = "no keys are asked for: whoever reaches this address can use it"
         log_event("open", {"host": settings.host, "warning": warning}, logging.WARNING)
-    make_server(make_app(gateway), gateway).run(sockets=[bound])
+    make_server(make_app(gateway), gateway, hot_protocol(gateway)).run(sockets=[bound])
 
 
 def read_inputs(settings: Settings) -> Inputs:

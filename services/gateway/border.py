@@ -14,7 +14,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from services.gateway.logs import log_event
 from services.wire.errors import ApiError, InternalError, InvalidValue, PermissionDenied
 
-_REQUEST_ID = re.compile(rb"[A-Za-z0-9._-]{1,128}", re.ASCII)
+REQUEST_ID = re.compile(rb"[A-Za-z0-9._-]{1,128}", re.ASCII)
 LOOPBACK_NAMES = ("localhost", "127.0.0.1", "[::1]")
 SAFE_METHODS = ("GET", "HEAD", "OPTIONS", "TRACE")  # RFC 9110, 9.2.1
 
@@ -59,7 +59,7 @@ class Border:
             elif name == b"origin":
                 origins.append(value)
         ours = uuid.uuid4().hex
-        shown = given if _REQUEST_ID.fullmatch(given) else ours.encode()
+        shown = given if REQUEST_ID.fullmatch(given) else ours.encode()
         # The engine gets our own id: two requests of one client's id at once would be one to it.
         scope["state"] |= {"request_id": shown.decode(), "engine_request_id": ours}
         started = False

@@ -6,6 +6,8 @@ from typing import Any
 
 import orjson
 
+from services.gateway.directory import Served
+from services.gateway.scheduler import Need
 from services.gateway.text_request import TextRequest
 from services.gateway.upstream import Upstream, UpstreamError
 from services.sizing.types import Engine
@@ -23,6 +25,15 @@ def proven_need(request: TextRequest) -> int | None:
         return request.output_tokens
     most = request.most_prompt_tokens
     return None if most is None else most + request.output_tokens
+
+
+def certain_need(request: TextRequest, served: Served) -> Need | None:
+    """Tokens of context. 1. No context is known. 2. Bytes prove that every backend holds it. None: the engine must count."""
+    known = [backend.lane.context_tokens for backend in served.backends if backend.lane.context_tokens is not None]
+    if not known:  # 1
+        return Need()
+    proven = proven_need(request)
+    return Need(tokens=proven) if proven is not None and proven <= min(known) else None  # 2
 
 
 async def count_prompt(request: TextRequest, upstream: Upstream, engine: Engine | None, model_id: str, timeout_s: float) -> int | None:

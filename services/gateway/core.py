@@ -7,6 +7,7 @@ import contextlib
 import logging
 import time
 from dataclasses import dataclass
+from typing import Protocol
 
 from services.gateway.admission import View
 from services.gateway.backends import Backend, from_flag, plan_backends
@@ -19,7 +20,7 @@ from services.gateway.logs import log_event
 from services.gateway.metrics import Metrics
 from services.gateway.outcome import Ending, Outcome
 from services.gateway.pictures import Pictures
-from services.gateway.seated import LAST_WORDS_S, SeatedResponse
+from services.gateway.seated import LAST_WORDS_S
 from services.gateway.settings import Settings
 from services.gateway.throughput import Throughput
 from services.sizing.catalogue import Catalogue, UnknownModelError
@@ -36,6 +37,13 @@ class Inputs:
     catalogue: Catalogue | None
 
 
+class Running(Protocol):
+    """An answer under way, on either way through the gateway."""
+
+    def stop(self, error: ApiError) -> None:
+        """Ends it with `error`: the gateway can't wait any longer."""
+
+
 class Gateway:
     """Raises EndpointsError or ValueError (with a sentence) when the settings don't go together."""
 
@@ -46,7 +54,7 @@ class Gateway:
         self.created = int(time.time())
         self.started_s = time.monotonic()
         self.draining = False
-        self.running: set[SeatedResponse] = set()
+        self.running: set[Running] = set()
         self._idle = asyncio.Event()
         self.directory = Directory(_backends(inputs), inputs.catalogue, settings.limits)
         self.dispatcher = Dispatcher({served.id: served.queue for served in self.directory.models.values()})
@@ -71,12 +79,12 @@ class Gateway:
             return View(name, None, serving, nearest=nearest(self.catalogue, name), draining=self.draining)
         return View(name, None, serving, spec, await self.fits.of_model(spec), draining=self.draining)
 
-    def enter(self, response: SeatedResponse) -> None:
+    def enter(self, response: Running) -> None:
         """The response runs from now on."""
         self.running.add(response)
         self._idle.clear()
 
-    def leave(self, response: SeatedResponse) -> None:
+    def leave(self, response: Running) -> None:
         """It has ended."""
         self.running.discard(response)
         if not self.running:

@@ -60,6 +60,11 @@ class Dispatcher:
         finally:
             del self._futures[ticket]
 
+    def give_back(self, model_id: str, seat: Seat, served: bool) -> None:
+        """The seat of someone who took it from the queue without waiting."""
+        queue = self.queues[model_id]
+        self._apply(queue, queue.give_back(seat, time.monotonic(), served))
+
     def set_ready(self, model_id: str, lane_id: str, ready: bool) -> None:
         """Opens or closes one lane; those who waited for it are told."""
         queue = self.queues[model_id]

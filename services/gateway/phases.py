@@ -9,12 +9,13 @@ from typing import Self
 from services.gateway.outcome import Outcome, Phase
 from services.wire.errors import DeadlineExceeded
 
-_SAID = {
+SAID = {
     Phase.FIRST_BYTE: "The engine gave no first token within {:g} s.",
     Phase.ANSWER: "The engine gave no answer within {:g} s.",
     Phase.STREAMING: "The engine stopped in the middle: no token for {:g} s.",
     Phase.WRITING: "The client did not read for {:g} s.",
 }
+TOO_LONG = "The answer took longer than {:g} s."
 
 
 class PhaseTimer:
@@ -50,5 +51,5 @@ class PhaseTimer:
             if not self._timeout.expired():
                 raise
             over = self._loop.time() >= self._end
-            said = "The answer took longer than {:g} s." if over else _SAID.get(self._outcome.phase, "The request took longer than {:g} s.")
+            said = TOO_LONG if over else SAID.get(self._outcome.phase, "The request took longer than {:g} s.")
             raise DeadlineExceeded(said.format(self._total_s if over else self._seconds)) from None

@@ -76,7 +76,7 @@ async def text(gateway: Gateway, request: Request, route: Route) -> Response:
     served = admission.admit(view, "text", time.monotonic())  # 3
     admission.check_text(asked, served)
     outcome = Outcome(request.state.request_id, request.state.engine_request_id, route, arrived_s, served.id, asked.stream)
-    return TextResponse(gateway, served, outcome, asked)  # 4
+    return TextResponse(gateway, served, outcome, asked, getattr(request.state, "tried", frozenset()))  # 4
 
 
 async def images(gateway: Gateway, request: Request) -> Response:

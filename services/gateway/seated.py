@@ -35,12 +35,13 @@ LAST_WORDS_S = 1.0
 class SeatedResponse(Response):
     """One admitted request. Subclasses say what one attempt on one backend is, and how long may be waited for a seat."""
 
-    def __init__(self, gateway: Gateway, served: Served, outcome: Outcome, dropped: str) -> None:
+    def __init__(self, gateway: Gateway, served: Served, outcome: Outcome, dropped: str, tried: frozenset[str] = frozenset()) -> None:
         super().__init__()
         self.gateway = gateway
         self.served = served
         self.outcome = outcome
         self.dropped = dropped
+        self.tried = tried  # backends that the short way has asked in vain
         self.started = False
         self.queue_s = 0.0
         self._stopping: ApiError | None = None
@@ -103,10 +104,10 @@ class SeatedResponse(Response):
 
     async def _serve(self) -> None:
         """1. What does it need? 2. A seat, and an attempt. 3. One more on another backend, if nothing was sent and one could do better."""
-        ticket = Ticket(await self.need())  # 1
+        ticket = Ticket(await self.need(), self.tried)  # 1
         self.outcome.phase = Phase.QUEUED
         asked_s = time.monotonic()
-        for number in range(1, ATTEMPTS + 1):
+        for number in range(1 + len(self.tried), ATTEMPTS + 1):
             try:
                 async with self.gateway.dispatcher.seat(self.served.id, ticket, self.queue_s, again=number > 1) as seat:  # 2
                     backend = self.gateway.fleet.backends[seat.lane.id]

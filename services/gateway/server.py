@@ -84,10 +84,10 @@ def listen(host: str, port: int) -> socket.socket:
     return bound
 
 
-def make_server(app: ASGIApp, gateway: Gateway) -> GatewayServer:
+def make_server(app: ASGIApp, gateway: Gateway, protocol: type[EdgeProtocol] = EdgeProtocol) -> GatewayServer:
     logging.getLogger("uvicorn.error").addFilter(_Quiet())
     config = uvicorn.Config(
-        app, loop="uvloop", http=EdgeProtocol, ws="none", access_log=False, log_config=None,
+        app, loop="uvloop", http=protocol, ws="none", access_log=False, log_config=None,
         lifespan="on", server_header=False, timeout_graceful_shutdown=CLOSE_S, timeout_keep_alive=30, backlog=2048,
     )
     return GatewayServer(config, gateway)

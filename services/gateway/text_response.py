@@ -10,13 +10,14 @@ import orjson
 
 from services.gateway.admission import context_exceeded
 from services.gateway.backends import Backend
-from services.gateway.context import count_prompt, proven_need
+from services.gateway.context import certain_need, count_prompt
 from services.gateway.engine_errors import AttemptFailed, of_answer, of_grammar, of_stream, of_upstream
 from services.gateway.fields import header_value
 from services.gateway.outcome import Ending, Outcome, Phase
 from services.gateway.phases import PhaseTimer
 from services.gateway.scheduler import Need
 from services.gateway.seated import END_OF_ANSWER_S, SeatedResponse
+from services.gateway.settings import Deadlines
 from services.gateway.stream import TextStream
 from services.gateway.text_request import TextRequest
 from services.gateway.tools import grammar_param
@@ -34,23 +35,23 @@ SSE = "text/event-stream; charset=utf-8"
 
 
 class TextResponse(SeatedResponse):
-    def __init__(self, gateway: Gateway, served: Served, outcome: Outcome, request: TextRequest) -> None:
-        super().__init__(gateway, served, outcome, header_value(request.dropped))
+    def __init__(
+        self, gateway: Gateway, served: Served, outcome: Outcome, request: TextRequest, tried: frozenset[str] = frozenset()
+    ) -> None:
+        super().__init__(gateway, served, outcome, header_value(request.dropped), tried)
         self.request = request
         self.queue_s = gateway.settings.deadlines.queue_s
         self._body = request.for_engine(served.id)
         self._prompt_tokens: int | None = None
 
     async def need(self) -> Need:
-        """Tokens of context. 1. No context is known. 2. Bytes prove that every backend holds it. 3. The engine counts."""
+        """Tokens of context. 1. Certain without asking. 2. The engine counts."""
+        certain = certain_need(self.request, self.served)
+        if certain is not None:  # 1
+            return certain
         contexts = [backend.lane.context_tokens for backend in self.served.backends]
         known = [context for context in contexts if context is not None]
-        if not known:  # 1
-            return Need()
-        proven = proven_need(self.request)
-        if proven is not None and proven <= min(known):  # 2
-            return Need(tokens=proven)
-        backend = next((b for b in self.served.ready if b.lane.context_tokens is not None), None)  # 3
+        backend = next((b for b in self.served.ready if b.lane.context_tokens is not None), None)  # 2
         if backend is None:
             return Need()
         timeout_s = self.gateway.settings.deadlines.tokenize_s
@@ -78,7 +79,7 @@ class TextResponse(SeatedResponse):
         exchange: Exchange | None = None
         try:
             async with PhaseTimer(self.outcome, deadlines.total_s) as timer:
-                first_s = self._first_byte_s(backend) if self.request.stream else self._answer_s(backend)
+                first_s = self._patience_s(backend)
                 timer.enter(Phase.FIRST_BYTE if self.request.stream else Phase.ANSWER, first_s)
                 exchange = await backend.upstream.ask(request, deadlines.connect_s)
                 head = await exchange.head()
@@ -151,21 +152,28 @@ class TextResponse(SeatedResponse):
             timer.enter(Phase.STREAMING, deadlines.inter_token_s)
         await _to_the_end(exchange)
 
-    def _first_byte_s(self, backend: Backend) -> float:
-        """Five times the predicted prefill, and never less than the setting."""
-        speed = backend.placement.report.speed if backend.placement else None
-        least = self.gateway.settings.deadlines.first_byte_s
-        if speed is None or not speed.prefill_tok_s:
-            return least
-        tokens = self._prompt_tokens or len(self.request.raw) / BYTES_PER_TOKEN
-        return max(least, 5 * tokens / speed.prefill_tok_s)
+    def _patience_s(self, backend: Backend) -> float:
+        """How long until the first token of a stream, or the whole of another answer, must be there."""
+        deadlines = self.gateway.settings.deadlines
+        if self.request.stream:
+            return first_byte_s(self.request, backend, deadlines.first_byte_s, self._prompt_tokens)
+        return answer_s(self.request, backend, deadlines, self._prompt_tokens)
 
-    def _answer_s(self, backend: Backend) -> float:
-        """A whole answer has no first token to wait for: ten times its predicted time where its length and the speed are known."""
-        total_s = self.gateway.settings.deadlines.total_s
-        if self.request.max_tokens is None or backend.lane.unit_s is None:
-            return total_s
-        return min(total_s, self._first_byte_s(backend) + 10 * self.request.max_tokens * backend.lane.unit_s)
+
+def first_byte_s(request: TextRequest, backend: Backend, least_s: float, prompt_tokens: int | None = None) -> float:
+    """Five times the predicted prefill, and never less than the setting."""
+    speed = backend.placement.report.speed if backend.placement else None
+    if speed is None or not speed.prefill_tok_s:
+        return least_s
+    return max(least_s, 5 * (prompt_tokens or len(request.raw) / BYTES_PER_TOKEN) / speed.prefill_tok_s)
+
+
+def answer_s(request: TextRequest, backend: Backend, deadlines: Deadlines, prompt_tokens: int | None = None) -> float:
+    """A whole answer has no first token to wait for: ten times its predicted time where its length and the speed are known."""
+    if request.max_tokens is None or backend.lane.unit_s is None:
+        return deadlines.total_s
+    first_s = first_byte_s(request, backend, deadlines.first_byte_s, prompt_tokens)
+    return min(deadlines.total_s, first_s + 10 * request.max_tokens * backend.lane.unit_s)
 
 
 async def _is_well(backend: Backend) -> bool:

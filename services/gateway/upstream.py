@@ -102,6 +102,12 @@ class Receiver(Protocol):
     def lost(self, error: Exception | None) -> None: ...
 
 
+class Waiting(Protocol):
+    """Who waits for the first byte of an answer."""
+
+    def give_up(self) -> None: ...
+
+
 class Connection(asyncio.Protocol):
     """One socket to an engine. Idle while `receiver` is None; bytes or an end that come then make it useless."""
 
@@ -248,7 +254,7 @@ class Upstream:
     def __init__(self, origin: Origin, token: str | None = None) -> None:
         self.origin = origin
         self._idle: list[Connection] = []
-        self._unanswered: set[Exchange] = set()
+        self.unanswered: set[Waiting] = set()
         self._tls = ssl.create_default_context() if origin.tls else None
         host = f"[{origin.host}]" if ":" in origin.host else origin.host
         authorization = f"authorization: Bearer {token}\r\n" if token else ""
@@ -268,14 +274,14 @@ class Upstream:
         2. on a new connection, to be had within `connect_s`.
         Raises UpstreamError. A cancelled caller leaves an aborted connection.
         """
-        connection = self._take()
+        connection = self.take_idle()
         if connection is not None:
             try:
                 return await self._exchange(connection, request)
             except ConnectionCut as cut:
                 if not cut.unanswered:
                     raise
-        return await self._exchange(await self._connect(connect_s), request)
+        return await self._exchange(await self.connect(connect_s), request)
 
     async def fetch(self, method: str, path: str, body: bytes = b"", *, timeout_s: float) -> tuple[int, bytes]:
         """A whole small exchange: status and body. Raises UpstreamError or TimeoutError."""
@@ -289,23 +295,24 @@ class Upstream:
 
     async def _exchange(self, connection: Connection, request: bytes) -> Exchange:
         exchange = Exchange(self, connection, request)
-        self._unanswered.add(exchange)
+        self.unanswered.add(exchange)
         try:
             await exchange.head()
         except BaseException:
             exchange.close()
             raise
         finally:
-            self._unanswered.discard(exchange)
+            self.unanswered.discard(exchange)
         return exchange
 
     def give_up_unanswered(self) -> None:
         """Ends every exchange that still waits for the first byte of its answer, and the idle connections: they lead nowhere."""
-        for exchange in list(self._unanswered):
+        for exchange in list(self.unanswered):
             exchange.give_up()
         self.close()
 
-    async def _connect(self, connect_s: float) -> Connection:
+    async def connect(self, connect_s: float) -> Connection:
+        """A new connection. Raises ConnectFailed."""
         origin = self.origin
         loop = asyncio.get_running_loop()
         try:
@@ -320,7 +327,8 @@ class Upstream:
             raise ConnectFailed(f"no connection to {origin.url}: {why}", refused, nameless) from None
         return connection
 
-    def _take(self) -> Connection | None:
+    def take_idle(self) -> Connection | None:
+        """The youngest idle connection, None when there is none that is fit."""
         now = time.monotonic()
         while self._idle:
             connection = self._idle.pop()
