@@ -37,10 +37,8 @@ def read_log(run: Run) -> KernelLog | Unread:
         elif output.code == NOT_THERE:
             refusals.append(f"{argv[0]} is not installed")
         elif output.code or not _STAMP.search(output.out):
-            refusals.append(
             said = output.reason.removeprefix(f"{argv[0]}: ") if output.err.strip() else "shows nothing to this user"
             refusals.append(f"{argv[0]}: {said}")
-            )
         else:
             return parse_log(output.out, " ".join(argv[:3]) if argv is JOURNAL else "dmesg")
     return Unread("; ".join(refusals))
