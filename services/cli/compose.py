@@ -43,8 +43,8 @@ class Wishes:
 
 @click.command(epilog="Example: rigserve compose plan.yaml -o rig/compose.yaml --port 8080 --profile monitoring")
 @click.argument("plan_file", metavar="[PLAN]", required=False, type=click.Path(dir_okay=False, path_type=Path))
-@click.option("-o", "--out", type=click.Path(dir_okay=False, path_type=Path), default=DEFAULT_OUT,
-              help="The file to write; its folder gets all that belongs to it. Default: run/compose/compose.yaml of the project.")
+@click.option("-o", "--out", type=click.Path(path_type=Path), default=DEFAULT_OUT,
+              help="The .yaml file to write (or its folder); all that belongs to it lies beside it. Default: run/compose/compose.yaml of the project.")
 @click.option("--bind", help="Address that the gateway is published on. Default: 127.0.0.1. Beyond loopback, anyone there can use it.")
 @click.option("--port", type=click.IntRange(1, 65535), help="Port that the gateway is published on. Default: 8000.")
 @click.option("--profile", "profiles", multiple=True, type=click.Choice(["monitoring", "loadtest"]), help="Have this too; may be repeated.")
@@ -65,7 +65,7 @@ def compose(plan_file: Path | None, out: Path, bind: str | None, port: int | Non
     PLAN: the plan to obey. Default: ./plan.yaml where there is one, else a plan made now for this machine."""
     if not name or not all(c.isascii() and (c.islower() or c.isdigit() or c in "-_") for c in name) or not name[0].isalnum():
         raise click.BadParameter(f"{name!r}: small letters, digits, '-' and '_', a letter or digit first", param_hint="--name")
-    if out.is_dir():
+    if out.suffix not in (".yaml", ".yml"):
         out = out / "compose.yaml"
     with contextlib.redirect_stdout(sys.stderr):  # what is said while planning is no part of the answer
         obeyed, plan = chosen_plan(plan_file, PROJECT / "run" / "plan-compose.yaml", want, card_memory,
