@@ -10,7 +10,8 @@ from services.sizing.quant import Scheme, UnknownQuantError, parse_scheme
 from services.sizing.types import TextGeometry
 
 _GGUF = re.compile(r"\b(?:ud[-_])?((?:i?q|tq)\d(?:_\d|_k|_xxs|_xs|_s|_m|_nl)?(?:_(?:xxs|xs|s|m|l|xl|nl))?)(?![a-z0-9])")
-_MXFP4_GGUF = re.compile(r"\bgguf\b.*mxfp4|mxfp4.*\bgguf\b")
+# What the makers of _L and _XL mixes start from.
+_WIDE = {"q3_k": "_l", "q4_k": "_m", "q5_k": "_m"}
 # The first pattern that is found anywhere in the name gives the scheme; methods before bit counts, because names hold both.
 _WORDS: tuple[tuple[str, str], ...] = (
     (r"nvfp4", "nvfp4"),
@@ -22,7 +23,7 @@ _WORDS: tuple[tuple[str, str], ...] = (
     (r"awq", "awq"),
     (r"gptq|auto-?round|marlin|hqq|w4a16|int4wo|compressed-tensors.*4", "gptq"),
     (r"fp8|e4m3|e5m2|f8\b", "fp8"),
-    (r"w8a8|int8|smoothquant|quanto.*8", "int8"),
+    (r"w8a8|int8|smoothquant|quanto.*8|eetq", "int8"),
     (r"bf16|bfloat16", "bf16"),
     (r"fp16|float16|\bf16\b|half|^none$|^auto$|^$|unquantized|16-?bit|original|full precision", "fp16"),
     (r"fp32|float32|\bf32\b|32-?bit", "fp32"),
@@ -32,9 +33,13 @@ _BITS = re.compile(r"(\d+(?:\.\d+)?)\s*-?(?:bits?|bpw)\b|\bint(\d)\b")
 
 
 def gguf_type(quant: str) -> str | None:
-    """The GGUF type that a name holds ("UD-Q4_K_XL" -> "q4_k_xl"); None for anything else. "q4" and "q8" say no type."""
+    """The GGUF type that a name holds ("UD-Q4_K_XL" -> "q4_k_m": the same types, a few tensors wider); None for anything else. "q4" and
+    "q8" say no type."""
     found = _GGUF.search(quant.lower())
-    return found[1] if found and "_" in found[1] else None
+    if found is None or "_" not in found[1]:
+        return None
+    base, wide = re.subn(r"_k_(?:l|xl)$", "_k", found[1])
+    return base + _WIDE.get(base, "") if wide else found[1]
 
 
 def case_scheme(quant: str) -> Scheme:

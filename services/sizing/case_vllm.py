@@ -93,7 +93,7 @@ def _run(case: Case, geometry: TextGeometry) -> _Run:
     4. A vision model of V0's days whose version is not known is profiled un-chunked, as V0 did.
     """
     # 1
-    version = rules.version_of(text(case, "engine_version"), text(case, "model"))
+    version = rules.version_of(text(case, "engine_version") or text(case, "engine"), text(case, "model"))
     length = whole(case, "max_model_len", 1, 2**24) or geometry.max_position_embeddings
     sequences = whole(case, "max_num_seqs", 1, 65536)
     batch = whole(case, "max_num_batched_tokens", 1, 2**24)

@@ -156,6 +156,9 @@ def test_numbers_flags_and_versions_in_any_spelling() -> None:
     odd = {**RUN, "gpu_vram_gib": "22.07 GiB", "gpu_memory_utilization": "0.9", "max_model_len": "131,072", "enforce_eager": "false",
            "engine_version": "v0.7.2", "max_num_seqs": None, "tensor_parallel": "", "kv_dtype": None}  # fmt: skip
     assert evaluate(odd) == evaluate(RUN)
+    assert evaluate({**RUN, "engine_version": None, "engine": "vllm 0.7.2"}) == evaluate(RUN)
+    gguf = {**RUN, "engine": "llama.cpp", "quant": "UD-Q4_K_XL"}
+    assert evaluate(gguf) == evaluate({**gguf, "quant": "4-bit"}) == evaluate({**gguf, "quant": "q4_k_m"})
     assert evaluate({**RUN, "engine_version": 0.28}) == evaluate({**RUN, "engine_version": "vLLM 0.28.0"})
 
 
