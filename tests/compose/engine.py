@@ -36,9 +36,12 @@ class Engine:
     def environment(self) -> dict[str, str]:
         return {**os.environ, "DOCKER_HOST": self.host}
 
-    def docker(self, *arguments: str, check: bool = True, timeout_s: float = 120.0) -> subprocess.CompletedProcess[str]:
+    def docker(
+        self, *arguments: str, check: bool = True, timeout_s: float = 120.0, stdin: str | None = None
+    ) -> subprocess.CompletedProcess[str]:
         """One docker command. A failure is an AssertionError with what docker said, unless `check` is off."""
-        done = subprocess.run(["docker", *arguments], capture_output=True, text=True, check=False, timeout=timeout_s, env=self.environment)
+        done = subprocess.run(["docker", *arguments], input=stdin, capture_output=True, text=True, check=False, timeout=timeout_s,
+                              env=self.environment)  # fmt: skip
         assert not check or done.returncode == 0, f"docker {' '.join(arguments)}: exit {done.returncode}\n{done.stdout}\n{done.stderr}"
         return done
 
