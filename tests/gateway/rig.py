@@ -178,7 +178,7 @@ class Rig:
             engine.stop()
 
 
-def start_rig(folder: Path) -> Rig:
+def start_rig(folder: Path, *more: str) -> Rig:
     plan = rig_plan()
     (folder / "plan.yaml").write_text(dump_plan(plan))
     flavours = {Engine.VLLM: "vllm", Engine.LLAMACPP: "llama.cpp", Engine.DIFFUSERS: "diffusers"}
@@ -191,5 +191,5 @@ def start_rig(folder: Path) -> Rig:
         engines[place.id] = engine
         endpoints.append({"placement_id": place.id, "worker_url": engine.url, "engine_url": engine.url, "token_file": str(token)})
     (folder / "endpoints.json").write_text(json.dumps({"endpoints": endpoints}))
-    gateway = start_gateway(folder, "--plan", str(folder / "plan.yaml"), "--endpoints", str(folder / "endpoints.json"))
+    gateway = start_gateway(folder, "--plan", str(folder / "plan.yaml"), "--endpoints", str(folder / "endpoints.json"), *more)
     return Rig(gateway, engines)
