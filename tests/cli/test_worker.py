@@ -155,3 +155,16 @@ def test_it_becomes_the_worker_with_what_lies_here(folder: Path, monkeypatch: py
     for name, path in names.items():
         assert path == folder / name, "absolute: the worker runs in another folder"
     assert given.exit_on_failure
+
+
+def test_fetch_weights_only(folder: Path) -> None:
+    """What the one-shot container of an engine's image runs: its placements' weights, and no engine is installed."""
+    argv = ["fetch", "--plan", str(folder / "plan.yaml"), "--weights-only", "--environment"]
+    done = CliRunner().invoke(main, [*argv, "diffusion-cpu"])
+    assert done.exit_code == 0, done.output
+    assert f"digits-sd: {PROJECT / 'models' / 'digits-sd'}" in done.output
+    assert "smollm2" not in done.output
+    assert not (folder / "venvs").exists()
+    done = CliRunner().invoke(main, [*argv, "vllm-cuda"])
+    assert done.exit_code == 2
+    assert "uses no vllm-cuda; it uses diffusion-cpu, llamacpp-cpu, vllm-cpu" in " ".join(done.output.split())
