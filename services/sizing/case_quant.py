@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import re
-from dataclasses import replace
 
-from services.sizing.memory_weights import scheme_for
+from services.sizing.memory_weights import scheme_on
 from services.sizing.quant import Scheme, UnknownQuantError, parse_scheme
 from services.sizing.types import TextGeometry
 
@@ -70,8 +69,5 @@ def case_scheme(quant: str) -> Scheme:
 
 
 def checkpoint_scheme(geometry: TextGeometry, quant: str) -> Scheme:
-    """The scheme as it is used on this model (`scheme_for`)."""
-    scheme = case_scheme(quant)
-    if scheme.family == "gptq":
-        return replace(scheme, quantizes=scheme_for(geometry, "gptq").quantizes)
-    return scheme
+    """The scheme as it is used on this model (`scheme_on`)."""
+    return scheme_on(geometry, case_scheme(quant))

@@ -7,7 +7,7 @@ from dataclasses import replace
 from functools import lru_cache
 
 from services.sizing.gguf_mix import gguf_bytes
-from services.sizing.params import tensors_of
+from services.sizing.params import TensorShape, tensors_of
 from services.sizing.quant import Scheme, parse_scheme
 from services.sizing.types import TextGeometry, Variant
 
@@ -52,11 +52,24 @@ def allocator_slack_bytes(geometry: TextGeometry, scheme: Scheme, tensor_paralle
     for tensor in tensors_of(geometry):
         part = tensor.name.rsplit(".", 1)[-1]
         group = _FUSED.get(part, part)
-        quantized = tensor.role == "expert" or (tensor.role == "linear" and scheme.quantizes == "linear")
         # Packed weights lie apart from their scales; only the packed part is large.
-        size = (int(scheme.matrix_bytes * 2) / 2 if quantized else scheme.other_bytes) * tensor.elements / tensor_parallel
+        size = int(_element_bytes(tensor, scheme) * 2) / 2 * tensor.elements / tensor_parallel
         fused[tensor.layer, group] = fused.get((tensor.layer, group), 0.0) + size
     return int(sum(allocated_bytes(size, whole_blocks=whole_blocks) - size for size in fused.values()))
+
+
+def _element_bytes(tensor: TensorShape, scheme: Scheme) -> float:
+    """Bytes per element of a tensor under a scheme: attention and lm_head where the scheme sets them apart, then what it quantizes."""
+    part = tensor.name.rsplit(".", 1)[-1]
+    if tensor.role == "output" and scheme.output_bytes is not None:
+        return scheme.output_bytes
+    if tensor.role == "linear" and scheme.attention_bytes is not None:
+        if part == "ssm_ba":
+            return scheme.other_bytes
+        if part.startswith(("attn_", "ssm_")):
+            return scheme.attention_bytes
+    quantized = tensor.role == "expert" or (tensor.role == "linear" and scheme.quantizes == "linear")
+    return scheme.matrix_bytes if quantized else scheme.other_bytes
 
 
 @lru_cache(maxsize=4096)
@@ -67,18 +80,28 @@ def scheme_bytes(geometry: TextGeometry, scheme: Scheme, *, tensor_parallel: int
     """
     total = 0.0
     for tensor in tensors_of(geometry):
-        quantized = tensor.role == "expert" or (tensor.role == "linear" and scheme.quantizes == "linear")
-        total += tensor.elements * (scheme.matrix_bytes if quantized else scheme.other_bytes)
+        total += tensor.elements * _element_bytes(tensor, scheme)
     # Vision towers stay 16 bit in every scheme that vLLM loads; what `other_params` holds is unknown, so it is billed unquantized too.
     total += (geometry.vision_params + geometry.other_params) * scheme.other_bytes
     return int(total / tensor_parallel)
 
 
 def scheme_for(geometry: TextGeometry, quant: str) -> Scheme:
-    """The scheme as it is used on this model: GPTQ checkpoints of hybrid MoE models (Qwen3.5 and its kin) quantize the experts only; their
-    quantization_config leaves out attention, recurrent layers and shared experts.
+    """The scheme as it is used on this model.
+
+    GPTQ checkpoints of hybrid MoE models (Qwen3.5 and its kin) quantize the experts only; their quantization_config leaves out attention,
+    recurrent layers and shared experts. NVFP4 checkpoints of hybrids keep all attention in FP8 and pack lm_head too, those of Gemma 4 leave
+    attention in 16 bit (hf_quant_config.json of nvidia/Qwen3.6-27B-NVFP4, Qwen3.6-35B-A3B-NVFP4 and Gemma-4-31B-IT-NVFP4).
     """
-    scheme = parse_scheme(quant)
+    return scheme_on(geometry, parse_scheme(quant))
+
+
+def scheme_on(geometry: TextGeometry, scheme: Scheme) -> Scheme:
+    """The same for a scheme that is parsed already."""
+    if scheme.family == "nvfp4" and geometry.recurrent is not None:
+        return replace(scheme, attention_bytes=1.0, output_bytes=scheme.matrix_bytes)
+    if scheme.family == "nvfp4" and geometry.architecture.startswith("Gemma4"):
+        return replace(scheme, attention_bytes=scheme.other_bytes)
     if scheme.family == "gptq" and geometry.recurrent is not None and geometry.num_experts:
         return replace(scheme, quantizes="experts")
     return scheme

@@ -27,6 +27,9 @@ class Scheme:
     matrix_bytes: float
     other_bytes: float = 2.0
     quantizes: Literal["linear", "experts"] = "linear"
+    attention_bytes: float | None = None
+    output_bytes: float | None = None
+    """Per element of the attention's matrices and of lm_head, where a checkpoint keeps them in another type than the rest."""
 
 
 # name: (family, bytes per element of a matrix). Derivations: bits / 8 + scales and zeros / group.

@@ -26,9 +26,10 @@ EFFICIENCY: dict[str, Efficiency] = {
     "RDNA2": Efficiency(0.75, 0.86, "RX 6600, 8B: 34.5 tok/s (kreier); RX 6800 XT 13B pp 684 (llama.cpp#2059)"),
 }
 # On Pascal the 2- and 3-bit k-quants reach less of the bandwidth than 4-bit ones. What they reach, of 346 GB/s on a P40 with LLaMA-7B
-# (ggml-org/llama.cpp#4766): Q3_K_S 30.9 tok/s x 2.75 GiB = 0.26, Q2_K 33.5 x 2.63 GiB = 0.27; on P104-100s Q3_K_M 0.34, as pyys states.
+# (ggml-org/llama.cpp#4766): Q3_K_S 30.9 tok/s x 2.75 GiB = 0.26, Q2_K 33.5 x 2.36 GiB = 0.25; on P104-100s Q3_K_M 0.34, as pyys states.
+# File sizes are this sizing's own for LLaMA-7B; a Q2_K file of that build may have been a tenth larger.
 # Their mean is the efficiency to predict with, so the share is of the table's Pascal figure, which is not the P40's own for Q4_0 (0.63).
-PASCAL_SMALL_QUANT_DECODE = (0.26, 0.27, 0.34)
+PASCAL_SMALL_QUANT_DECODE = (0.26, 0.25, 0.34)
 PASCAL_SMALL_QUANT_SHARE = sum(PASCAL_SMALL_QUANT_DECODE) / len(PASCAL_SMALL_QUANT_DECODE) / EFFICIENCY["Pascal"].decode
 CMP_STOCK: dict[str, Efficiency] = {
     "CMP 90HX": Efficiency(0.23, 0.25, "stock: Qwen3.5-9B Q4_K_XL 30.4 tok/s (Rhonstin), gemma-4-12B pp 224 (WildFlash1st)"),

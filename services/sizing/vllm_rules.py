@@ -1,13 +1,16 @@
-"""What vLLM does by default and what it counts, by version. Each rule names the change that made it so.
+"""What vLLM does by default and what it counts, by version.
 
-| from | rule |
-|---|---|
-| before 0.7 | memory outside torch is all that the card has in use less torch's part: the CUDA context is in it; chunks of 512 tokens |
-| 0.7 | a snapshot is taken first, so only what grows later counts (V1: from 0.9.1; its first releases counted as 0.6 did) |
-| 0.17 | kernels and compiled graphs load lazily, after the snapshot: about 0.28 GiB on one card |
-| 0.21 | 0.92 of the card by default, and CUDA graphs are estimated inside it (vllm#38284); weights are counted in whole 2 MiB blocks |
-| 0.27 | dense models go to model runner V2, whose profile skips top-k and top-p and has no graph estimate; 0.29: all others too |
-| 0.28 | steps of 8192 tokens where memory allows (vllm#51726 and its sibling), 2048 below |
+Read in vLLM's own code or its pull requests:
+- before 0.7, and in V1's first releases (0.8 to 0.9.0), memory outside torch is all that the card has in use less torch's part;
+- 0.21: 0.92 of the card by default, and CUDA graphs are estimated inside it (vllm#38284);
+- 0.27: dense models go to model runner V2, whose profile may skip top-k and top-p; 0.29: all others too.
+
+Seen in public logs only, so the release where it starts and its cause are inferences:
+- 0.17: about 0.28 GiB outside torch on one card, where 0.10 and 0.11 had 0.02-0.07;
+- 0.21: weights are larger by what whole 2 MiB blocks waste (Qwen2.5-1.5B 2.89 -> 2.98 GiB, Qwen2.5-7B-AWQ 5.20 -> 5.29);
+- 0.28: steps of 8192 tokens on cards of 22 GiB (0.29's start-up line says 8192), 2048 on two small ones; vllm#51726 raised big cards to
+  16384. No log showed where between 15 and 22 GiB the line lies;
+- runner V2 keeps nothing back for CUDA graphs.
 """
 
 from __future__ import annotations
@@ -17,8 +20,8 @@ from dataclasses import dataclass
 
 from services.sizing.types import TextGeometry
 
-# A model can't run on a vLLM older than itself, which dates a run that gives no version. Releases: 0.17 March, 0.19 and 0.20 April, 0.27
-# August 2026.
+# A model can't run on a vLLM older than itself, which dates a run that gives no version. The releases are those in which logs of these
+# families begin, give or take one.
 _FIRST_MINOR: tuple[tuple[str, int], ...] = (
     (r"qwen3[._]?[89]", 27), (r"qwen3[._]?[67]|gemma-?4", 19), (r"qwen3[._]?5", 17), (r"gpt-?oss", 10), (r"qwen3-?next", 11),
 )  # fmt: skip
@@ -26,7 +29,7 @@ DEFAULT_UTILIZATION = 0.9
 DEFAULT_UTILIZATION_21 = 0.92
 DEFAULT_SEQUENCES = 256
 BIG_CARD_GIB = 70  # from here V1 defaults to 1024 sequences and steps of 8192 tokens (A100 excepted)
-LARGE_STEP_CARD_GIB = 20  # 8192 tokens seen at 0.28 on 22 GiB, 2048 on 14.56 and on 4 GiB
+LARGE_STEP_CARD_GIB = 20  # between 14.56 GiB (2048 tokens fit the log) and 22.04 (8192)
 V1_CHUNK_TOKENS = 2048
 V0_CHUNKS_ABOVE_TOKENS = 32768
 V0_CHUNK_TOKENS = 2048

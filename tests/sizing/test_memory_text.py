@@ -16,8 +16,8 @@ from services.sizing.memory_text import (
     vllm_activation_bytes,
     vllm_kv_bytes,
 )
-from services.sizing.memory_weights import gguf_parts, llamacpp_bytes, rotary_cache_bytes, safetensors_bytes, scheme_bytes
-from services.sizing.params import TensorShape
+from services.sizing.memory_weights import gguf_parts, llamacpp_bytes, rotary_cache_bytes, safetensors_bytes, scheme_bytes, scheme_for
+from services.sizing.params import TensorShape, tensors_of
 from services.sizing.quant import UnknownQuantError, parse_scheme
 from services.sizing.types import RecurrentLayers, TextGeometry, TextWorkload, Variant, WeightSource
 from tests.sizing.geometry import DEEPSEEK_V3, GEMMA_27B, LLAMA_3B, LLAMA_8B, QWEN3_30B_A3B, QWEN_7B
@@ -153,3 +153,21 @@ def test_gemmas_per_layer_table_is_billed_where_each_engine_puts_it() -> None:
     assert on_card == pytest.approx(scale * (everything - layer_table), rel=1e-6), "tied: the token table is there twice"
     assert llamacpp_bytes(model.text, gguf, on_gpu=False) == (gguf.weight_bytes or everything, 0)
     assert scheme_bytes(model.text, parse_scheme("bf16")) > 2 * table, "vLLM: 5.25 GiB of the card"
+
+
+def test_nvfp4_checkpoints_keep_attention_wider() -> None:
+    """As hf_quant_config.json of nvidia/Qwen3.6-27B-NVFP4 and Gemma-4-31B-IT-NVFP4 list their layers."""
+    hybrid, gemma, plain = (load_catalogue().get(name).text for name in ("qwen3.6-27b", "gemma-4-31b-it", "qwen3-32b"))
+    assert hybrid is not None
+    assert gemma is not None
+    assert plain is not None
+    four_bit = parse_scheme("nvfp4")
+    assert scheme_for(plain, "nvfp4") == four_bit
+    linear = [tensor for tensor in tensors_of(hybrid) if tensor.role == "linear"]
+    attention = sum(tensor.elements for tensor in linear if ".attn_" in tensor.name or tensor.name.endswith("ssm_out"))
+    gates = sum(tensor.elements for tensor in linear if tensor.name.endswith("ssm_ba"))
+    head = hybrid.vocab_size * hybrid.hidden_size
+    more = scheme_bytes(hybrid, scheme_for(hybrid, "nvfp4")) - scheme_bytes(hybrid, four_bit)
+    expected = attention * (1 - 0.5625) + gates * (2 - 0.5625) - head * (2 - 0.5625)
+    assert more == pytest.approx(expected, rel=1e-6), "attention in FP8, gates in 16 bit, lm_head in 4"
+    assert scheme_bytes(gemma, scheme_for(gemma, "nvfp4")) > scheme_bytes(gemma, four_bit), "attention in 16 bit"
