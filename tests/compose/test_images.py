@@ -230,4 +230,4 @@ def test_a_worker_builds_on_a_base_without_python(docker_engine: Engine, images:
         python = "/opt/rigserve/envs/llamacpp-cpu/bin/python"
         assert docker_engine.said("run", "--rm", *SHUT, "--entrypoint", python, reference, "-c", code) == "there"
     finally:
-        docker_engine.docker("rmi", reference, check=False)
+        docker_engine.docker("rmi", reference, base, check=False)
