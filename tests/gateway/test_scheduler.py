@@ -22,17 +22,25 @@ def seat_of(q: ModelQueue, ticket: Ticket | None = None, now: float = 0.0) -> Se
 
 
 def test_worked_number_of_pick() -> None:
-    fast, slow = Lane("fast", 4, 0.02, in_flight=3), Lane("slow", 1, 0.03)
-    assert queue(fast, slow).pick(Ticket(Need())) is fast
+    busy, empty, slow = Lane("busy", 4, 0.020, in_flight=3), Lane("empty", 4, 0.022), Lane("slow", 4, 0.030)
+    assert queue(busy, empty).pick(Ticket(Need())) is empty
+    assert queue(busy, slow).pick(Ticket(Need())) is busy
 
 
-def test_slots_and_speed_share_the_load() -> None:
-    """Two lanes, one twice as fast: it gets two of three."""
-    fast, slow = Lane("fast", 100, 0.01), Lane("slow", 100, 0.02)
-    q = queue(fast, slow)
-    for _ in range(30):
+def test_the_fastest_is_filled_first() -> None:
+    fast, slow = Lane("fast", 4, 0.01), Lane("slow", 4, 0.02)
+    q = queue(slow, fast)
+    for _ in range(6):
         seat_of(q)
-    assert (fast.in_flight, slow.in_flight) == (20, 10)
+    assert (fast.in_flight, slow.in_flight) == (4, 2)
+
+
+def test_lanes_that_are_alike_share_the_load() -> None:
+    a, b = Lane("a", 8, 0.0100), Lane("b", 8, 0.0101)
+    q = queue(a, b)
+    for _ in range(8):
+        seat_of(q)
+    assert (a.in_flight, b.in_flight) == (4, 4)
 
 
 def test_equal_lanes_take_turns() -> None:
@@ -178,7 +186,7 @@ def test_seats_and_tickets_always_add_up(steps: list[tuple[str, int]]) -> None:
             granted = q.give_back(held.pop(which % len(held)), now).granted
         elif step == "cancel" and q.waiting:
             cancelled += 1
-            q.cancel(q.waiting[which % len(q.waiting)])
+            q.cancel(list(q.waiting)[which % len(q.waiting)])
         elif step in ("down", "up"):
             changes = q.set_ready(lanes[which % 3], step == "up", now)
             granted, orphaned = changes.granted, orphaned + len(changes.orphaned)

@@ -1,0 +1,92 @@
+"""One backend as the scheduler sees it: what it holds, how fast it is, how many of its slots are taken."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from services.gateway.lane_slots import Measured, SlotLearner
+from services.gateway.lane_speed import LaneSpeed
+from services.gateway.tickets import Need
+
+if TYPE_CHECKING:
+    from services.gateway.card_share import CardShare
+
+PREFIXES = 256
+
+
+class Lane:
+    """`unit_s`: seconds per token (text) or per image, learned from finished work, at first the plan's prediction.
+
+    None as `context_tokens`, `width_px`, `height_px`: not known, so it holds everything. None as `slots`: not known, so they are learned.
+    `share`: the card, when lanes of other models are on it too.
+    """
+
+    __slots__ = (
+        "_learner", "_prefixes", "context_tokens", "height_px", "id", "in_flight", "ready", "share", "slots", "speed", "taken", "width_px",
+    )  # fmt: skip
+
+    def __init__(
+        self,
+        id: str,
+        slots: int | None,
+        unit_s: float | None = None,
+        context_tokens: int | None = None,
+        width_px: int | None = None,
+        height_px: int | None = None,
+        ready: bool = False,
+        in_flight: int = 0,
+        taken: int = 0,
+    ) -> None:
+        self.id = id
+        self._learner = SlotLearner() if slots is None else None
+        self.slots = self._learner.slots if self._learner is not None else slots or 0
+        self.speed = LaneSpeed(unit_s)
+        self.context_tokens = context_tokens
+        self.width_px = width_px
+        self.height_px = height_px
+        self.ready = ready
+        self.in_flight = in_flight
+        self.taken = taken
+        self.share: CardShare | None = None
+        self._prefixes: dict[int, None] = {}
+
+    @property
+    def unit_s(self) -> float | None:
+        return self.speed.unit_s
+
+    @property
+    def slots_are_learned(self) -> bool:
+        return self._learner is not None
+
+    @property
+    def open(self) -> bool:
+        """Whether one more may start on it now."""
+        return self.ready and self.in_flight < self.slots and (self.share is None or self.share.lets(self))
+
+    def holds(self, need: Need) -> bool:
+        return (
+            (self.context_tokens is None or need.tokens <= self.context_tokens)
+            and (self.width_px is None or need.width_px <= self.width_px)
+            and (self.height_px is None or need.height_px <= self.height_px)
+        )
+
+    def learn(self, unit_s: float) -> None:
+        """One more measurement of `unit_s`."""
+        self.speed.learn(unit_s)
+
+    def measured(self, measured: Measured) -> None:
+        """One more finished request with all that is known of it: the speed, and the slots when they are learned."""
+        self.speed.learn(measured.unit_s)
+        if self._learner is not None:
+            self._learner.learn(measured)
+            self.slots = self._learner.slots
+
+    def remember(self, prefix: int) -> None:
+        """It has seen this beginning of a prompt; the last PREFIXES are kept."""
+        self._prefixes.pop(prefix, None)
+        self._prefixes[prefix] = None
+        if len(self._prefixes) > PREFIXES:
+            del self._prefixes[next(iter(self._prefixes))]
+
+    def knows(self, prefix: int) -> bool:
+        return prefix in self._prefixes

@@ -1,0 +1,56 @@
+"""What asks for a seat: a ticket. Plain values."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+INTERACTIVE, BATCH = 0, 1
+
+
+class QueueIsFull(Exception):
+    """No slot is free, and it may not wait: the queue is at its limit, or the wait would be longer than the ticket allows (`too_late`).
+
+    `wait_s`: how long until a seat, from measured service times; None if unmeasured.
+    """
+
+    def __init__(self, waiting: int, wait_s: float | None, too_late: bool = False) -> None:
+        super().__init__(f"{waiting} requests are already waiting")
+        self.waiting = waiting
+        self.wait_s = wait_s
+        self.too_late = too_late
+
+
+@dataclass(frozen=True, slots=True)
+class Need:
+    """What a request asks of a lane: tokens of context, or pixels."""
+
+    tokens: int = 0
+    width_px: int = 0
+    height_px: int = 0
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Ticket:
+    """One request that wants a seat.
+
+    `avoid`: lanes that have already failed it. `prefix`: a hash of how its prompt begins; a lane that has lately seen the same has it
+    cached. `priority`: 0 is interactive, each step up lets others go first. `key`: whose request it is, for fairness; None: nobody's in
+    particular. `cost`: its share of a turn among keys. `queue_s`: how long it may wait for a seat; None: as long as the caller waits.
+    """
+
+    need: Need
+    avoid: frozenset[str] = frozenset()
+    prefix: int | None = None
+    priority: int = INTERACTIVE
+    key: str | None = None
+    cost: float = 1.0
+    queue_s: float | None = None
+
+
+def queue_limit_s(ttft_goal_s: float) -> float:
+    """How long a request may wait for a seat when its first token is wanted within `ttft_goal_s`: half of it; the rest is for its prompt.
+
+    In overload every request waits as long as it may, so a limit near the goal would make every long prompt miss it.
+    Worked number: 2 s to the first token allow 1 s in the queue.
+    """
+    return ttft_goal_s / 2

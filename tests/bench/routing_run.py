@@ -1,0 +1,117 @@
+"""One run of the simulation: a mix of cards, a load, a policy, a seed."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from tests.bench import routing_policies as policies
+from tests.bench.routing_cards import GIVE_UP_S, PROMPT_UNITS, Card, Clock, Request
+
+SLOWER = 5.0
+SHARED_PREFIXES = 8
+SHARED = 0.2
+# share of the requests, prompt tokens, output tokens: on average 65.8 token times
+KINDS = ((0.6, 50, 40), (0.3, 200, 100), (0.1, 2000, 60))
+UNITS = sum(share * (prompt * PROMPT_UNITS + output) for share, prompt, output in KINDS)
+
+# token time in seconds, slots
+MIXES = {
+    "six unequal": ((0.010, 8), (0.015, 8), (0.025, 4), (0.040, 4), (0.060, 2), (0.100, 1)),
+    "two fast, four slow": ((0.012, 8), (0.012, 8), (0.060, 2), (0.060, 2), (0.060, 2), (0.060, 2)),
+    "six alike": ((0.030, 4),) * 6,
+    "one fast, one slow": ((0.015, 8), (0.060, 4)),
+    "twelve of a rig": ((0.020, 6),) * 4 + ((0.035, 4),) * 4 + ((0.070, 2),) * 4,
+}
+POLICIES: dict[str, Callable[[list[Card], Clock, int], policies.Policy]] = {
+    "rigserve": policies.ours,
+    "rigserve, slots learned": policies.ours_learning_slots,
+    "weighted by hand": policies.weighted_by_hand,
+    "least connections": policies.least_connections,
+    "power of two": policies.power_of_two,
+    "round robin": policies.round_robin,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Case:
+    """`load` is relative to the cards' capacity before any change. `slower`: the card that turns 5x slower half-way; None: none does."""
+
+    mix: str
+    load: float
+    policy: str
+    seed: int
+    seconds: float = 60.0
+    slower: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """`good`: the share of all requests. `counts_from_s`: requests that arrived earlier are left out. TTFT of those that were refused
+    early is not counted; of those whose clients gave up it is GIVE_UP_S."""
+
+    case: Case
+    good: float
+    refused: float
+    ttft_p50_s: float
+    ttft_p99_s: float
+    slow_half: float
+    requests: int
+
+
+def capacity(mix: str, slower: int | None = None) -> float:
+    """Token times a second."""
+    return sum(slots / token_s / (SLOWER if index == slower else 1.0) for index, (token_s, slots) in enumerate(MIXES[mix]))
+
+
+def trace(case: Case) -> list[Request]:
+    """Poisson arrivals; the same for every policy."""
+    dice = random.Random(f"{case.mix} {case.load} {case.seed}")
+    per_s = case.load * capacity(case.mix) / UNITS
+    requests, now, number = [], 0.0, SHARED_PREFIXES
+    while True:
+        now += dice.expovariate(per_s)
+        if now > case.seconds:
+            return requests
+        _, prompt, output = dice.choices(KINDS, [share for share, _, _ in KINDS])[0]
+        number += 1
+        prefix = dice.randrange(SHARED_PREFIXES) if dice.random() < SHARED else number
+        requests.append(Request(now, prompt, output, prefix))
+
+
+def run(case: Case) -> list[Request]:
+    """All requests of the case, each with its ending."""
+    clock = Clock()
+    cards: list[Card] = []
+    policy: policies.Policy
+    cards.extend(Card(i, token_s, slots, clock, lambda r: policy.ended(r)) for i, (token_s, slots) in enumerate(MIXES[case.mix]))
+    policy = POLICIES[case.policy](cards, clock, case.seed)
+    requests = trace(case)
+
+    def give_up(request: Request) -> None:
+        if request.done_s is None and request.refused_s is None:
+            policy.gave_up(request)
+
+    for request in requests:
+        clock.at(request.arrived_s, lambda r=request: policy.arrived(r))
+        clock.at(request.arrived_s + GIVE_UP_S, lambda r=request: give_up(r))
+    if case.slower is not None:
+        slow = cards[case.slower]
+        clock.at(case.seconds / 2, lambda: slow.turn(slow.token_s * SLOWER))
+    clock.run()
+    return requests
+
+
+def measure(case: Case) -> Result:
+    requests = run(case)
+    refused = [r for r in requests if r.refused_s is not None]
+    waits = sorted(
+        r.first_s - r.arrived_s if r.first_s is not None and r.done_s is not None else GIVE_UP_S for r in requests if r.refused_s is None
+    )
+    mix = MIXES[case.mix]
+    slow = {i for i, _ in sorted(enumerate(mix), key=lambda pair: pair[1][0])[len(mix) // 2 :]}
+    return Result(
+        case, sum(r.good() for r in requests) / len(requests), len(refused) / len(requests),
+        waits[len(waits) // 2], waits[int(len(waits) * 0.99)], sum(r.card in slow for r in requests) / len(requests), len(requests),
+    )  # fmt: skip
