@@ -12,8 +12,12 @@ class LoadLock:
 
     def __init__(self, path: Path) -> None:
         """Raises OSError when the file can't be opened or made."""
-        # Reading is enough for flock, and all that another user's file allows. Engines don't inherit it: Python opens with O_CLOEXEC.
-        self._fd = os.open(path, os.O_RDONLY | os.O_CREAT | os.O_NOFOLLOW, 0o644)
+        # Reading is enough for flock, and all that another user's file allows; in a sticky folder the kernel even refuses O_CREAT for that
+        # (fs.protected_regular), so it is asked for only when there is no file. Engines don't inherit it: Python opens with O_CLOEXEC.
+        try:
+            self._fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW)
+        except FileNotFoundError:
+            self._fd = os.open(path, os.O_RDONLY | os.O_CREAT | os.O_NOFOLLOW, 0o644)
         self.held = False
 
     def take(self) -> bool:
