@@ -124,8 +124,10 @@ def _one(stack: Generated, services: dict[str, Any], step: Step, done: list[str]
         if stack.compose.show_on_stderr("run", "--rm", "--no-deps", fetch):
             reason = f"its weights could not be fetched ({fetch}, the reason is above); it still runs as before"
             raise _stopped(step, done, reason, untouched=True)
-    if stack.compose.show_on_stderr("up", "--detach", "--no-deps", "--no-build", "--force-recreate", step.service):  # 3
-        raise _stopped(step, done, "docker compose could not make it anew (its reason is above)")
+    # 3. Not `up --no-deps`: compose then labels the container with another hash, and the next `up` would make it anew once more.
+    for words in (("rm", "--stop", "--force"), ("up", "--detach", "--no-build", "--no-recreate")):
+        if stack.compose.show_on_stderr(*words, step.service):
+            raise _stopped(step, done, "docker compose could not make it anew (its reason is above)")
     _wait_ready(stack, services, step, done)  # 4
 
 

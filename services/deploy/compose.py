@@ -56,7 +56,7 @@ def _service(service: Service) -> Noted:
         body["entrypoint"] = list(service.entrypoint)
     body |= _identity(service) | _places(service) | _limits(service) | _times(service)
     if service.labels:
-        body["labels"] = dict(service.labels)
+        body["labels"] = {key: value.replace("$", "$$") for key, value in service.labels}  # compose fills in what follows a single $
     return Noted(body, (*service.notes, *_flag_lines(service.flags)))
 
 

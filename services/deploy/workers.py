@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -24,6 +25,9 @@ WEIGHTS = "${RIGSERVE_WEIGHTS:-weights}"
 LOAD_LOCK = "load-lock"
 HUB_TOKEN = "hub-token"  # noqa: S105 - a name; the file may be empty, it is read for gated models only
 RENDER_GID = "${RENDER_GID:?the id of the group that owns the render node: stat -c %g /dev/dri/renderD128}"
+
+_UUID = re.compile(r"(GPU|MIG)-[0-9A-Za-z/-]{1,80}", re.ASCII)
+_RENDER_NODE = re.compile(r"/dev/dri/renderD\d{1,4}", re.ASCII)
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,11 +105,11 @@ def gpu_of(card: Card, row: table.Image) -> Gpu:
     if card.vendor == "cpu":  # 1
         return Gpu()
     if card.vendor == "nvidia":  # 2
-        if card.id.startswith(("GPU-", "MIG-")):
+        if _UUID.fullmatch(card.id):
             return Gpu(nvidia_id=card.id)
         if card.index is not None and card.pci_address == card.id:
             return Gpu(nvidia_id=str(card.index))
-    if card.vendor == "amd" and card.render_node:  # 3
+    if card.vendor == "amd" and card.render_node and _RENDER_NODE.fullmatch(card.render_node):  # 3
         return Gpu(nodes=(card.render_node, *(("/dev/kfd",) if row.devices is table.Devices.KFD else ())))
     known = "its UUID (nvidia-smi -L)" if card.vendor == "nvidia" else "its render node"
     example = f' or write the UUID behind its name: --cards "{card.spec or card.name}#GPU-..."' if card.vendor == "nvidia" else ""

@@ -13,6 +13,7 @@ WIDTH = 120
 _PLAIN = re.compile(
     r"(?!(?:true|false|yes|no|on|off|null|y|n)$)(?:(?:--|\./)?[A-Za-z_/$][A-Za-z0-9_/.=${}:@-]*|[1-9][0-9]*[sm])", re.IGNORECASE | re.ASCII
 )
+_BREAKS = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")
 _LONGEST_IN_FLOW = 70
 
 
@@ -41,13 +42,12 @@ def document(top: dict[str, Any]) -> str:
 
 
 def comment(lines: tuple[str, ...], indent: int) -> list[str]:
-    """The lines as comments, wrapped at WIDTH columns."""
+    """The lines as comments, wrapped at WIDTH columns. Nothing in them can end the comment: a line break becomes a blank."""
     out: list[str] = []
-    for line in lines:
-        for part in " ".join(line.split()) and [line] if not line.startswith(" ") else [line]:
-            room = WIDTH - indent - 2
-            wrapped = [part] if part.startswith(" ") else textwrap.wrap(part, room, break_long_words=False, break_on_hyphens=False)
-            out += [f"{' ' * indent}# {text}".rstrip() for text in wrapped]
+    for line in (_BREAKS.sub(" ", line) for line in lines):
+        room = WIDTH - indent - 2
+        wrapped = [line] if line.startswith(" ") else textwrap.wrap(line, room, break_long_words=False, break_on_hyphens=False)
+        out += [f"{' ' * indent}# {text}".rstrip() for text in wrapped]
     return out
 
 
