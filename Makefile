@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 ENGINE ?=
 PORT ?= 8000
 
-.PHONY: help install serve engines test test-fast check footprint accuracy clean
+.PHONY: help install serve up down engines test test-fast check footprint accuracy clean
 help: ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
 
@@ -22,6 +22,13 @@ $(VENV)/.installed: requirements/dev.txt pyproject.toml
 
 serve: install ## set up, plan and run the stack (ENGINE=llamacpp for the light one, PORT=8000)
 	@exec $(BIN)/rigserve serve --port $(PORT) $(if $(ENGINE),--engine $(ENGINE))
+
+up: install ## the same in containers: plan, compose file, images that are missing, docker compose up (ENGINE=, PORT= as above)
+	@$(BIN)/rigserve compose --port $(PORT) $(if $(ENGINE),--engine $(ENGINE))
+	@exec $(BIN)/rigserve up --build
+
+down: install ## stop what `make up` started; weights stay
+	@exec $(BIN)/rigserve down
 
 engines: install ## install every engine and fetch the weights of the built-in models
 	@$(BIN)/rigserve fetch

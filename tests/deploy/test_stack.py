@@ -103,7 +103,8 @@ def test_start_limit_worked_number(plan: Plan) -> None:
     placement = replace(first, report=replace(first.report, speed=Speed(load_s=25.7)))
     assert start_limit_s(placement, card)[0] == 1038
     assert start_limit_s(placement, replace(card, compute_capability="8.6"))[0] == 138
-    assert start_limit_s(replace(placement, report=replace(placement.report, speed=None)), replace(card, compute_capability="8.6"))[0] == 900
+    unknown = replace(placement, report=replace(placement.report, speed=None))
+    assert start_limit_s(unknown, replace(card, compute_capability="8.6"))[0] == 900
 
 
 def test_names_are_names_for_dns_and_never_collide() -> None:
@@ -122,7 +123,7 @@ def test_names_are_names_for_dns_and_never_collide() -> None:
 def test_a_described_card_is_refused_with_what_to_do(plan: Plan) -> None:
     cards = tuple(replace(card, id="card-0") if i == 0 else card for i, card in enumerate(plan.cards))
     placements = tuple(replace(p, card_id="card-0") if p.card_id == plan.cards[0].id else p for p in plan.placements)
-    with pytest.raises(StackError, match="described, not detected.*nvidia-smi -L.*rigserve plan"):
+    with pytest.raises(StackError, match=r"described, not detected.*nvidia-smi -L.*rigserve plan"):
         stack_of(replace(plan, cards=cards, placements=placements), load_images(), Options("0.1.0"))
 
 
