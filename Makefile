@@ -34,8 +34,9 @@ engines: install ## install every engine and fetch the weights of the built-in m
 	@$(BIN)/rigserve fetch
 	@$(BIN)/rigserve fetch --engine llamacpp
 
-test: test-fast engines ## everything, with the real engines (installs them when they are not there yet)
+test: test-fast engines ## everything, with the real engines (installs them when missing) and, where a docker engine answers, containers
 	@$(BIN)/pytest -m "engine and not gpu and not compose" tests
+	@$(BIN)/pytest -m "compose and not gpu" -rs tests
 
 test-fast: install ## unit tests on a fake engine, under a minute
 	@$(BIN)/pytest -q -n 4 -m "not engine and not gpu and not compose" tests

@@ -80,7 +80,9 @@ class Images:
 @contextmanager
 def engine() -> Iterator[Engine]:
     """1. RIGSERVE_DOCKER_HOST: that engine, with whatever base images it has. 2. The engine kept in RIGSERVE_ENGINE or KEPT, where it runs.
-    3. A new one in a temporary folder, stopped and removed at the end. For 2 and 3 the bases are our stand-ins. Raises NoEngineError.
+    3. RIGSERVE_REQUIRE_DOCKER: a new one in a temporary folder, stopped and removed at the end (its packages are installed where missing).
+    4. The engine that `docker` reaches by itself: nothing is installed, tagged over or pulled on somebody's own machine.
+    For 2 and 3 the bases are our stand-ins. Raises NoEngineError.
     """
     if host := os.environ.get("RIGSERVE_DOCKER_HOST"):  # 1
         yield _answering(Engine(host))
@@ -88,6 +90,9 @@ def engine() -> Iterator[Engine]:
     kept = Path(os.environ.get("RIGSERVE_ENGINE") or KEPT)
     if _script("status", kept).returncode == 0:  # 2
         yield _with_bases(Engine(_host_of(kept)))
+        return
+    if not os.environ.get("RIGSERVE_REQUIRE_DOCKER"):  # 4
+        yield _of_this_machine()
         return
     folder = Path(tempfile.mkdtemp(prefix="rigserve-docker-"))  # 3; short, because a socket's path may have 103 characters
     try:
@@ -109,10 +114,23 @@ def _host_of(folder: Path) -> str:
     return f"unix://{(folder / 'socket').read_text(encoding='utf8').strip()}"
 
 
+def _of_this_machine() -> Engine:
+    """The user's own engine, if it has the base image already."""
+    if shutil.which("docker") is None:
+        raise NoEngineError("there is no docker command; RIGSERVE_REQUIRE_DOCKER=1 installs an engine (Debian, as root)")
+    host = os.environ.get("DOCKER_HOST") or subprocess.run(
+        ["docker", "context", "inspect", "-f", "{{.Endpoints.docker.Host}}"], capture_output=True, text=True, check=False
+    ).stdout.strip()
+    engine = _answering(Engine(host or "unix:///var/run/docker.sock"))
+    if engine.docker("image", "inspect", "python:3.11-slim", check=False).returncode != 0:
+        raise NoEngineError("this machine's engine lacks the base image: docker pull python:3.11-slim")
+    return engine
+
+
 def _answering(engine: Engine) -> Engine:
     done = engine.docker("version", check=False)
     if done.returncode != 0:
-        raise NoEngineError(f"RIGSERVE_DOCKER_HOST={engine.host}: {done.stderr.strip()}")
+        raise NoEngineError(f"{engine.host}: {done.stderr.strip()}")
     return engine
 
 
