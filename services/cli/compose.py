@@ -44,7 +44,7 @@ class Wishes:
 @click.command(epilog="Example: rigserve compose plan.yaml -o rig/compose.yaml --port 8080 --profile monitoring")
 @click.argument("plan_file", metavar="[PLAN]", required=False, type=click.Path(dir_okay=False, path_type=Path))
 @click.option("-o", "--out", type=click.Path(path_type=Path), default=DEFAULT_OUT,
-              help="The .yaml file to write (or its folder); all that belongs to it lies beside it. Default: run/compose/compose.yaml of the project.")
+              help="The .yaml file to write, or its folder; what belongs to it lies beside it. Default: run/compose/ of the project.")
 @click.option("--bind", help="Address that the gateway is published on. Default: 127.0.0.1. Beyond loopback, anyone there can use it.")
 @click.option("--port", type=click.IntRange(1, 65535), help="Port that the gateway is published on. Default: 8000.")
 @click.option("--profile", "profiles", multiple=True, type=click.Choice(["monitoring", "loadtest"]), help="Have this too; may be repeated.")

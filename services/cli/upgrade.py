@@ -32,7 +32,7 @@ class Step:
     why: str
 
 
-@click.command(epilog="Example: rigserve compose plan.yaml && rigserve upgrade")
+@click.command(epilog="Example: rigserve upgrade --dry-run")
 @file_option
 @click.option("--all", "everything", is_flag=True, help="Make every worker anew, also those that are as the file says.")
 @click.option("--back", is_flag=True, help="Put the files before the last `rigserve compose` in place again first.")
