@@ -7,15 +7,17 @@ Worked number: 8 text slots, 8 in flight, an image comes: no new text until 4 ar
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 from services.gateway.lane import Lane
+from services.gateway.scheduler import ModelQueue
 
 
 @dataclass(frozen=True, slots=True)
 class CardShare:
-    """`text` and `images`: the lanes on this card. `images_wait`: whether anyone waits for one of the image lanes."""
+    """`text` and `images`: the lanes on this card. `images_wait`: whether anyone waits for an image lane that is free
+    but for this rule."""
 
     text: tuple[Lane, ...]
     images: tuple[Lane, ...]
@@ -36,3 +38,21 @@ class CardShare:
 def half(lane: Lane) -> int:
     """Half of its slots, at least one."""
     return max(1, lane.slots // 2)
+
+
+def share_cards(lanes: Iterable[tuple[str | None, str | None, Lane, ModelQueue]]) -> list[CardShare]:
+    """A share for each card that has lanes of both kinds, from (card, "text" or "image", lane, its queue). Lanes of unknown card or kind
+    share nothing."""
+    by_card: dict[str, dict[str, list[tuple[Lane, ModelQueue]]]] = {}
+    for card, kind, lane, queue in lanes:
+        if card is not None and kind is not None:
+            by_card.setdefault(card, {}).setdefault(kind, []).append((lane, queue))
+    return [
+        CardShare(tuple(lane for lane, _ in kinds["text"]), tuple(lane for lane, _ in kinds["image"]), _someone_waits(kinds["image"]))
+        for kinds in by_card.values()
+        if "text" in kinds and "image" in kinds
+    ]
+
+
+def _someone_waits(images: list[tuple[Lane, ModelQueue]]) -> Callable[[], bool]:
+    return lambda: any(queue.waiting and lane.ready and lane.in_flight < lane.slots for lane, queue in images)

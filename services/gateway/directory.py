@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from services.gateway.backends import Backend, Kind
+from services.gateway.card_share import share_cards
 from services.gateway.scheduler import ModelQueue
 from services.gateway.settings import Limits
 from services.sizing.catalogue import Catalogue, UnknownModelError
@@ -56,6 +57,8 @@ class Directory:
                 self.models[backend.model_id] = served
             served.backends.append(backend)
             served.queue.lanes.append(backend.lane)
+        served_by = [(backend, served) for served in self.models.values() for backend in served.backends]
+        share_cards((b.card.id if b.card else None, b.kind, b.lane, served.queue) for b, served in served_by)
         self._names = {name.casefold(): served for served in self.models.values() for name in (served.spec.aliases if served.spec else ())}
         self._names |= {served.id.casefold(): served for served in self.models.values()}
 

@@ -6,8 +6,9 @@ import asyncio
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from dataclasses import replace
 
-from services.gateway.scheduler import Changes, ModelQueue, QueueIsFull, Seat, Ticket
+from services.gateway.scheduler import PASS_S, Changes, ModelQueue, QueueIsFull, Seat, Ticket
 from services.wire.errors import DeadlineExceeded, NoAvailableWorker, QueueFull
 
 
@@ -16,13 +17,15 @@ class Dispatcher:
 
     def __init__(self, queues: dict[str, ModelQueue]) -> None:
         self.queues = queues
+        self._watched: set[ModelQueue] = set()
         self._futures: dict[Ticket, asyncio.Future[Seat]] = {}
 
     @asynccontextmanager
     async def seat(self, model_id: str, ticket: Ticket, queue_s: float, again: bool = False) -> AsyncIterator[Seat]:
         """A seat for the time of the block; given back however the block ends.
 
-        Raises QueueFull, DeadlineExceeded after `queue_s` in the queue, NoAvailableWorker when the last lane went away meanwhile.
+        Raises QueueFull (also at once when the wait would be longer than `queue_s` or the ticket's own limit), DeadlineExceeded after that
+        long in the queue, NoAvailableWorker when the last lane went away meanwhile.
         """
         queue = self.queues[model_id]
         seat = await self._take(queue, model_id, ticket, queue_s, again)
@@ -34,19 +37,22 @@ class Dispatcher:
             self._apply(queue, queue.give_back(seat, time.monotonic(), served))
 
     async def _take(self, queue: ModelQueue, model_id: str, ticket: Ticket, queue_s: float, again: bool) -> Seat:
+        limit_s = queue_s if ticket.queue_s is None else min(queue_s, ticket.queue_s)
+        ticket = replace(ticket, queue_s=limit_s)
         try:
             seat = queue.request(ticket, time.monotonic(), again)
         except QueueIsFull as full:
-            raise QueueFull(
-                f"{model_id} is busy and {full.waiting} requests are already waiting for it; try again later.",
-                retry_after_s=full.wait_s or 1.0,
-            ) from None
+            why = f"{full.waiting} requests are already waiting for it"
+            if full.too_late and full.wait_s is not None:
+                why = f"a slot would become free in about {full.wait_s:.1f} s, later than the {limit_s:g} s that this request may wait"
+            raise QueueFull(f"{model_id} is busy and {why}; try again later.", retry_after_s=full.wait_s or 1.0) from None
         if seat is not None:
             return seat
         future: asyncio.Future[Seat] = asyncio.get_running_loop().create_future()
         self._futures[ticket] = future
+        self._watch(queue)
         try:
-            async with asyncio.timeout(queue_s):
+            async with asyncio.timeout(limit_s):
                 return await future
         except BaseException as error:
             queue.cancel(ticket)
@@ -54,7 +60,7 @@ class Dispatcher:
                 # The seat came in the same moment as the end of the wait: nobody else would give it back.
                 self._apply(queue, queue.give_back(future.result(), time.monotonic(), served=False))
             if isinstance(error, TimeoutError):
-                message = f"No slot of {model_id} became free within {queue_s:g} s."
+                message = f"No slot of {model_id} became free within {limit_s:g} s."
                 raise DeadlineExceeded(message, retry_after_s=queue.expected_wait_s(time.monotonic())) from None
             raise
         finally:
@@ -73,10 +79,17 @@ class Dispatcher:
             self._apply(queue, queue.set_ready(lane, ready, time.monotonic()))
 
     def _apply(self, queue: ModelQueue, changes: Changes) -> None:
+        self._tell(queue, changes)
+        for mate in self.queues.values():  # those whose lanes are on the same cards
+            if mate is not queue and mate.waiting and mate.shares_cards:
+                self._tell(mate, mate.look_again(time.monotonic()))
+        self._watch(queue)
+
+    def _tell(self, queue: ModelQueue, changes: Changes) -> None:
         for seat in changes.granted:
             future = self._futures.get(seat.ticket)
             if future is None or future.done():  # cancelled in this very moment: the seat goes on to the next
-                self._apply(queue, queue.give_back(seat, time.monotonic(), served=False))
+                self._tell(queue, queue.give_back(seat, time.monotonic(), served=False))
             else:
                 future.set_result(seat)
         for ticket in changes.orphaned:
@@ -84,3 +97,13 @@ class Dispatcher:
             if future is not None and not future.done():
                 message = "The last worker that could serve this request went away while it waited; try again."
                 future.set_exception(NoAvailableWorker(message, retry_after_s=5.0))
+
+    def _watch(self, queue: ModelQueue) -> None:
+        """Someone waits although a lane is open: it hopes for a faster one, and time changes what is best for it."""
+        if queue.someone_passes and queue not in self._watched:
+            self._watched.add(queue)
+            asyncio.get_running_loop().call_later(PASS_S, self._look_again, queue)
+
+    def _look_again(self, queue: ModelQueue) -> None:
+        self._watched.discard(queue)
+        self._apply(queue, queue.look_again(time.monotonic()))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from services.gateway.lane_slots import Measured, SlotLearner
+from services.gateway.lane_slots import Measured, SlotLearner, waited_inside
 from services.gateway.lane_speed import LaneSpeed
 from services.gateway.tickets import Need
 
@@ -77,8 +77,11 @@ class Lane:
     def measured(self, measured: Measured) -> None:
         """One more finished request with all that is known of it: the speed, and the slots when they are learned."""
         self.speed.learn(measured.unit_s)
+        waited = waited_inside(measured, self.speed.prompt_s)
+        if measured.first_s is not None and not waited:
+            self.speed.learn_prompt(measured.first_s, measured.prompt_tokens, measured.unit_s)
         if self._learner is not None:
-            self._learner.learn(measured)
+            self._learner.learn(measured, waited)
             self.slots = self._learner.slots
 
     def remember(self, prefix: int) -> None:

@@ -8,17 +8,20 @@ from dataclasses import dataclass, field
 EWMA_WEIGHT = 0.2
 FAR_OFF = 2.0
 IDLE_S = 30.0
+PROMPT_WEIGHT = 0.1
+LONG_PROMPT_TOKENS = 100
 
 
 @dataclass(slots=True)
 class LaneSpeed:
     """`unit_s`: seconds per token (text) or per image, as expected now; None before anything is known.
 
-    `seed_s` is the plan's prediction, None without a plan.
+    `seed_s` is the plan's prediction, None without a plan. `prompt_s`: seconds per prompt token, None before a long prompt was measured.
     """
 
     seed_s: float | None = None
     unit_s: float | None = field(init=False)
+    prompt_s: float | None = field(default=None, init=False)
     _best_s: float | None = field(default=None, init=False)
     _strange_s: float | None = field(default=None, init=False)
 
@@ -26,7 +29,7 @@ class LaneSpeed:
         self.unit_s = self.seed_s
 
     def learn(self, measured_s: float) -> None:
-        """One more measurement.
+        """One more measurement, above 0.
 
         1. The first of all is believed.
         2. Far off (over twice or under half of what was expected) for the second time in a row and in the same direction: believed. A card
@@ -34,6 +37,8 @@ class LaneSpeed:
         3. Far off for the first time: one request proves little, it counts as the nearest that is not far off.
         4. A moving average (EWMA). Worked number: expected 1.0 s, measured 2.0 s: 1.2 s.
         """
+        if not 0 < measured_s < math.inf:
+            raise ValueError(f"{measured_s} s per token is no measurement")
         expected, strange, self._strange_s = self.unit_s, self._strange_s, None
         if expected is None:  # 1
             self.unit_s = measured_s
@@ -46,6 +51,15 @@ class LaneSpeed:
             nearest_s = expected * FAR_OFF if measured_s > expected else expected / FAR_OFF
             self.unit_s = expected + EWMA_WEIGHT * (nearest_s - expected)
         self._best_s = self.unit_s if self._best_s is None else min(self._best_s, self.unit_s or self._best_s)
+
+    def learn_prompt(self, first_s: float, prompt_tokens: int, unit_s: float) -> None:
+        """The first token of a prompt came after `first_s`, one token time of it its own. Short prompts tell nothing.
+
+        Worked number: 1000 prompt tokens, first token after 0.22 s at 0.02 s a token: 0.0002 s a prompt token.
+        """
+        if prompt_tokens >= LONG_PROMPT_TOKENS:
+            measured_s = max(0.0, first_s - unit_s) / prompt_tokens
+            self.prompt_s = measured_s if self.prompt_s is None else self.prompt_s + PROMPT_WEIGHT * (measured_s - self.prompt_s)
 
     def rest(self, idle_s: float) -> None:
         """It was idle for `idle_s`: what was learned fades towards the prediction (without one: towards its own best), so that a card that

@@ -38,7 +38,7 @@ class Changes:
     orphaned: tuple[Ticket, ...] = ()
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class ModelQueue:
     """The lanes of one model and those who wait for them. `service_s`: how long a request keeps its seat; None before one has ended."""
 
@@ -169,6 +169,11 @@ class ModelQueue:
         return Changes(granted=self._fill(now))
 
     @property
+    def shares_cards(self) -> bool:
+        """Whether another model's lanes are on the same cards."""
+        return any(lane.share is not None for lane in self.lanes)
+
+    @property
     def someone_passes(self) -> bool:
         """Whether someone waits although a lane is open: to be looked at again after PASS_S."""
         return bool(self.waiting) and any(lane.open for lane in self.lanes)
@@ -187,6 +192,16 @@ class ModelQueue:
         if service_s is None and self.seats:
             service_s = max(now - seat.since_s for seat in self.seats)
         return None if service_s is None or slots == 0 else (ahead + 1) * service_s / slots
+
+    def prefill_s(self, prompt_tokens: int) -> float | None:
+        """How long a prompt of that many tokens takes, as measured, faster lanes counting more; None before any was.
+
+        Worked number: 2 slots at 0.0001 s and 1 at 0.0004 s a prompt token: 3 / (2 / 0.0001 + 1 / 0.0004) = 0.000133 s; 1000 take 0.133 s.
+        """
+        known = [(lane.slots, lane.speed.prompt_s) for lane in self.lanes if lane.ready and lane.speed.prompt_s]
+        if not known:
+            return None
+        return prompt_tokens * sum(slots for slots, _ in known) / sum(slots / prompt_s for slots, prompt_s in known if prompt_s)
 
     def _able(self, ticket: Ticket) -> list[Lane]:
         return [lane for lane in self.lanes if lane.ready and lane.holds(ticket.need) and lane.id not in ticket.avoid]

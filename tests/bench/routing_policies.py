@@ -75,7 +75,8 @@ class Ours:
 
     def arrived(self, request: Request) -> None:
         need = Need(tokens=request.prompt_tokens + request.output_tokens)
-        ticket = Ticket(need, prefix=request.prefix, key=request.key, queue_s=queue_limit_s(TTFT_GOAL_S))
+        queue_s = queue_limit_s(TTFT_GOAL_S, self.queue.prefill_s(request.prompt_tokens))
+        ticket = Ticket(need, prefix=request.prefix, key=request.key, queue_s=queue_s)
         try:
             seat = self.queue.request(ticket, self.clock.now)
         except QueueIsFull:
