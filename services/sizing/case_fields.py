@@ -41,6 +41,42 @@ def whole(case: Case, name: str, low: int, high: int) -> int | None:
     return int(value) if value is not None else None
 
 
+def tokens(case: Case, name: str, high: int) -> int | None:
+    """A count of tokens; "8k" is 8 x 1024."""
+    value = case.get(name)
+    thousands = re.fullmatch(r"\s*(\d{1,5})\s*[kK]\s*", value) if isinstance(value, str) else None
+    return whole({name: int(thousands[1]) * 1024} if thousands else case, name, 1, high)
+
+
+def share(case: Case, name: str) -> float | None:
+    """A share of 1, also in percent ("90%", 90)."""
+    value = case.get(name)
+    if isinstance(value, str) and value.strip().endswith("%"):
+        percent = number({name: value.strip()[:-1]}, name, 1.0, 100.0)
+        return None if percent is None else percent / 100
+    given = number(case, name, 0.01, 100.0)
+    if given is not None and 1 < given < 10:
+        raise CaseError(f'"{name}" is {given}; it must be between 0.01 and 1.')
+    return given / 100 if given is not None and given > 1 else given
+
+
+def pixels(case: Case) -> tuple[int, int] | None:
+    """(width, height) of "1024x768", "1024*768", "1024" (square), 1024 or [1024, 768]; None where the case names none ("n/a"). Raises
+    CaseError.
+    """
+    value = case.get("resolution")
+    if isinstance(value, list | tuple) and len(value) == 2:
+        value = f"{value[0]}x{value[1]}"
+    value = "1024x1024" if value is None else str(value) if isinstance(value, int) and not isinstance(value, bool) else value
+    written = text({"resolution": value}, "resolution", "n/a").lower()
+    if written == "n/a":
+        return None
+    match = re.fullmatch(r"\s*(\d{1,5})\s*(?:px)?\s*(?:[x×*]\s*(\d{1,5}))?(?:\s*[x×*]\s*\d{1,5})?\s*(?:px|pixels)?\s*", written)
+    if match is None or "0" in (match[1].lstrip("0") or "0", (match[2] or "1").lstrip("0") or "0"):
+        raise CaseError(f'"resolution" is "{written[:40]}"; write it like 1024x1024.')
+    return int(match[1]), int(match[2] or match[1])
+
+
 def text(case: Case, name: str, default: str = "") -> str:
     """A string of at most 500 characters; a version may be a number (0.28). Raises CaseError for another type."""
     value = case.get(name)

@@ -41,8 +41,9 @@ _FAMILIES: tuple[tuple[str, str, str], ...] = (
     (r"", "LlamaForCausalLM", "llama"),
 )
 _WINDOW_PATTERN = re.compile(r"(\d+)\s*local\s*:\s*(\d+)\s*global")
+_LAYER_LISTS = ("layer_types", "layers_block_type", "mlp_layer_types")
 _MOST_POSITIONS = 2**24
-_FILES = ("geometries.yaml", "geometries_families.yaml")
+_FILES = ("geometries.yaml", "geometries_families.yaml", "geometries_others.yaml")
 _SIZE = re.compile(r"(?<![a-z0-9.])(?:\d+x)?\d+(?:\.\d+)?[bm](?![a-z0-9])")
 
 
@@ -100,8 +101,8 @@ def plain_name(name: str) -> str:
 
 @cache
 def _raw() -> Any:
-    own, families = (yaml.safe_load((files("services.sizing") / name).read_text(encoding="utf8")) for name in _FILES)
-    return own | {"text": own["text"] + families["text"]}
+    own, *others = (yaml.safe_load((files("services.sizing") / name).read_text(encoding="utf8")) for name in _FILES)
+    return own | {"text": own["text"] + [row for other in others for row in other["text"]]}
 
 
 def vision_profile(name: str) -> VisionProfile | None:
@@ -166,10 +167,18 @@ def text_geometry(name: str, arch: Any) -> TextGeometry:
     return replace(geometry, vision_params=known.vision_params) if known is not None else geometry
 
 
+def _plain_value(value: Any) -> Any:
+    """A number that is written as text ("4096"), as a number."""
+    return int(value) if isinstance(value, str) and re.fullmatch(r"\d{1,12}", value) else value
+
+
 def _of_arch(name: str, arch: dict[str, Any]) -> TextGeometry:
     architecture, family = next((a, f) for pattern, a, f in _FAMILIES if re.match(pattern, name))
     config: dict[str, Any] = {"architectures": [architecture], "model_type": family}
-    config |= {key: value for key, value in arch.items() if value is not None and not isinstance(value, list | dict)}
+    inner = arch.get("text_config")
+    arch = arch | inner if isinstance(inner, dict) else arch
+    config |= {key: _plain_value(value) for key, value in arch.items() if value is not None and not isinstance(value, list | dict)}
+    config |= {key: arch[key] for key in _LAYER_LISTS if isinstance(arch.get(key), list)}
     config.setdefault("max_position_embeddings", 8192)
     if "sliding_window" not in arch:
         config["use_sliding_window"] = False
@@ -188,9 +197,11 @@ def _of_arch(name: str, arch: dict[str, Any]) -> TextGeometry:
 
 
 def image_pipeline(name: str) -> CasePipeline:
-    """The pipeline of an image case, by the longest known name inside the model's name. Raises CaseError."""
+    """The pipeline of an image case, by the longest known name inside the model's name that no further version digit follows ("flux" is
+    not in "FLUX.2"). Raises CaseError.
+    """
     plain = re.sub(r"[^a-z0-9.]+", "-", name.lower())
-    found = [known for known in _tables()[1] if known in plain]
+    found = [known for known in _tables()[1] if re.search(rf"{re.escape(known)}(?!\.?\d)", plain)]
     if not found:
         raise CaseError(f'The image model "{name[:80]}" is not known.')
     return _tables()[1][max(found, key=len)]

@@ -5,8 +5,8 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass, replace
 
-from services.sizing.case_fields import Case, card_gib, held_by_others_gib, text, whole
-from services.sizing.case_geometry import CaseError, CasePipeline, image_pipeline
+from services.sizing.case_fields import Case, card_gib, held_by_others_gib, pixels, text, whole
+from services.sizing.case_geometry import CasePipeline, image_pipeline
 from services.sizing.gguf_mix import BITS
 from services.sizing.image_activations import MEGAPIXEL, Area, Measure, decode_bytes, encode_bytes, fp8_kept_share, qkv_params, step_bytes
 from services.sizing.memory_image import encoders_bytes, t5_extra_bytes
@@ -15,7 +15,8 @@ from services.sizing.units import GIB
 
 CUDA_CONTEXT_GIB = 0.45
 _DENOISERS = ("transformer", "unet")
-_ENCODERS = ("clip", "clip_g", "open_clip_h", "t5")  # in the order that the pipelines ask them
+_ENCODERS = ("clip", "clip_g", "open_clip_h", "t5", "llm")  # in the order that the pipelines ask them
+_SDCPP = re.compile(r"stable[-_ ]?diffusion\.?cpp|\bsd[.-]?(?:cpp|cli)")
 _TINY_VAE = 2_445_063  # parameters of the tiny autoencoder (taesd)
 # Bytes per quantized parameter by how the words call it; the first match wins.
 _METHODS: tuple[tuple[str, float], ...] = (
@@ -51,7 +52,7 @@ def image_case(case: Case) -> dict[str, object]:
     sizes = {name: _component_bytes(name, params, job) for name, params in pipeline.components.items() if _loaded(name, job)}
     weights_gib = sum(sizes.values()) / GIB
     result: dict[str, object] = {"weights_gib": weights_gib, "kv_available_gib": None, "kv_tokens": None}
-    if job.engine.startswith("stable-diffusion.cpp"):
+    if _SDCPP.search(job.engine):
         denoiser = sum(size for name, size in sizes.items() if name in _DENOISERS)
         kept = denoiser if "clip on cpu" in job.offload else sum(size for name, size in sizes.items() if name != "vae")
         result["weights_gib"] = kept / GIB
@@ -67,11 +68,7 @@ def image_case(case: Case) -> dict[str, object]:
 
 def _job(case: Case, pipeline: CasePipeline) -> _Job:
     words = text(case, "quant", "fp16").lower()
-    resolution = text(case, "resolution", "1024x1024").lower()
-    match = re.fullmatch(r"\s*(\d{1,5})\s*[x×]\s*(\d{1,5})(?:\s*[x×]\s*\d+)?\s*", resolution)
-    if match is None and resolution not in ("n/a", ""):
-        raise CaseError(f'"resolution" is "{resolution[:40]}"; write it like 1024x1024.')
-    width, height = (int(match[1]), int(match[2])) if match else (0, 0)
+    width, height = pixels(case) or (0, 0)
     fp32 = bool(re.search(r"\bfp?32\b|full precision|--precision full", words))
     engine, offload = text(case, "engine").lower(), text(case, "offload", "none").lower()
     batch = whole(case, "batch_size", 1, 4096) or 1

@@ -11,7 +11,7 @@ import re
 from dataclasses import dataclass, replace
 
 from services.sizing import vllm_rules as rules
-from services.sizing.case_fields import Case, card_gib, flag, held_by_others_gib, lora_slots, number, on_windows, text, whole
+from services.sizing.case_fields import Case, card_gib, flag, held_by_others_gib, lora_slots, number, on_windows, share, text, tokens, whole
 from services.sizing.case_geometry import VisionProfile, vision_profile
 from services.sizing.case_quant import checkpoint_scheme, gguf_type
 from services.sizing.memory_lora import vllm_lora_bytes
@@ -56,7 +56,7 @@ def vllm_case(case: Case, geometry: TextGeometry) -> dict[str, object]:
     total_gib = card_gib(case)
     if total_gib is None:
         return result | {"verdict": None, "kv_available_gib": None, "kv_tokens": None}
-    utilization = number(case, "gpu_memory_utilization", 0.01, 1.0) or rules.default_utilization(run.version)
+    utilization = share(case, "gpu_memory_utilization") or rules.default_utilization(run.version)
     budget_gib = utilization * total_gib
     outside_gib = rules.non_torch_gib(run.version, run.tensor_parallel * run.pipeline_parallel)
     if rules.counts_others(run.version):
@@ -94,7 +94,7 @@ def _run(case: Case, geometry: TextGeometry) -> _Run:
     """
     # 1
     version = rules.version_of(text(case, "engine_version") or text(case, "engine"), text(case, "model"))
-    length = whole(case, "max_model_len", 1, 2**24) or geometry.max_position_embeddings
+    length = tokens(case, "max_model_len", 2**24) or geometry.max_position_embeddings
     sequences = whole(case, "max_num_seqs", 1, 65536)
     batch = whole(case, "max_num_batched_tokens", 1, 2**24)
     ranks = whole(case, "tensor_parallel", 1, 1024) or 1, whole(case, "pipeline_parallel", 1, 1024) or 1

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 from typing import Any
 
+from services.sizing.case_engines import accounting_of
 from services.sizing.case_fields import Case, text
 from services.sizing.case_geometry import CaseError, text_geometry
 from services.sizing.case_image import image_case
-from services.sizing.case_text import autoawq_case, llamacpp_case, transformers_case
+from services.sizing.case_text import autoawq_case, exllama_case, llamacpp_case, transformers_case
 from services.sizing.case_vllm import vllm_case
 from services.sizing.quant import UnknownQuantError
 
 QUANTITIES = ("verdict", "weights_gib", "activation_peak_gib", "kv_available_gib", "kv_tokens", "total_peak_gib")
-_LLAMACPP = ("llama.cpp", "llamacpp", "ollama", "llama-cpp")
+_TEXT = {"vllm": vllm_case, "llama.cpp": llamacpp_case, "autoawq": autoawq_case, "exllama": exllama_case,
+         "transformers": transformers_case}  # fmt: skip
 
 
 def evaluate(case: dict[str, Any]) -> dict[str, Any]:
@@ -34,23 +36,16 @@ def evaluate(case: dict[str, Any]) -> dict[str, Any]:
 
 
 def _answer(case: Case) -> dict[str, object]:
-    """1. A pipeline, a resolution or kind "image": an image run. 2. Else by engine; an engine that is not known is sized as vLLM is."""
-    engine = text(case, "engine", "vllm").lower()
+    """1. A pipeline, a resolution, kind "image" or an engine for images: an image run. 2. Else by engine."""
+    accounting = accounting_of(text(case, "engine", "vllm"))
     name = text(case, "model")
     if not name:
         raise CaseError('"model" is missing.')
     # 1
-    if case.get("kind") == "image" or case.get("pipeline") is not None or case.get("resolution") is not None:
+    if accounting == "image" or case.get("kind") == "image" or case.get("pipeline") is not None or case.get("resolution") is not None:
         return image_case(case)
     # 2
-    geometry = text_geometry(name, case.get("arch"))
-    if engine.startswith(_LLAMACPP):
-        return llamacpp_case(case, geometry)
-    if engine.startswith("autoawq"):
-        return autoawq_case(case, geometry)
-    if engine.startswith(("transformers", "pytorch", "text-generation-webui")):
-        return transformers_case(case, geometry)
-    return vllm_case(case, geometry)
+    return _TEXT[accounting](case, text_geometry(name, case.get("arch")))
 
 
 def _rounded(value: object) -> object:

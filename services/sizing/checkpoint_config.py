@@ -19,7 +19,10 @@ Config = dict[str, Any]
 _QK_NORM = ("qwen3", "gemma3", "gemma4", "olmo2", "olmo3", "olmoe", "lfm2")
 _FOUR_NORMS = ("gemma2", "gemma3", "gemma4", "glm4")
 _ONE_NORM = ("phi", "cohere", "cohere2")
-_TWO_MATRICES = ("bert", "roberta", "xlm-roberta", "gpt2", "gpt_neox", "phi", "starcoder2", "nemotron", "falcon")
+_TWO_MATRICES = (
+    "bert", "roberta", "xlm-roberta", "gpt2", "gpt_neox", "gptj", "gpt_bigcode", "bloom", "mpt", "phi", "starcoder2", "nemotron", "falcon",
+    "arcee", "apertus",
+)  # fmt: skip
 _TIED = ("gemma", "gemma2", "gemma3", "gemma4", "bert", "roberta", "xlm-roberta", "nomic_bert", "modernbert")
 # Every how many layers one has no window, where the config does not list `layer_types`.
 _FULL_EVERY = {"gemma2": 2, "gpt_oss": 2, "gemma3": 6, "cohere2": 4}

@@ -11,7 +11,8 @@ import yaml
 from services.sizing.case_geometry import CaseError, text_geometry
 from services.sizing.params import count_params
 
-ROWS = yaml.safe_load((files("services.sizing") / "geometries_families.yaml").read_text(encoding="utf8"))["text"]
+FILES = ("geometries_families.yaml", "geometries_others.yaml")
+ROWS = [row for name in FILES for row in yaml.safe_load((files("services.sizing") / name).read_text(encoding="utf8"))["text"]]
 # Published totals (billions) where the name says none, or rounds or leaves out parts; Falcon-7B with its tied head once.
 PUBLISHED = {
     "mixtral-8x22b": 140.6, "mistral-small": 22.2, "devstral-small": 23.6, "mistral-large": 122.6, "gemma-2b": 2.51, "gemma-7b": 8.54,
@@ -26,6 +27,12 @@ PUBLISHED = {
     "stablelm-3b": 2.8, "internlm2-7b": 7.74, "smollm-1.7b": 1.71, "starcoder2-7b": 7.17,
     "falcon-7b": 6.92, "internlm2-1.8b": 1.89, "falcon3-3b": 3.23, "falcon-40b": 41.8,
     "qwen1.5-7b": 7.72, "mathstral-7b": 7.25, "qwen3-vl-32b": 33.4, "qwen3-vl-30b-a3b": 31.1, "minitron-8b": 8.41,
+    "phi-4-multimodal": 5.57, "smolvlm": 2.25, "internvl3-8b": 7.94, "minicpm-v-2-6": 8.1, "moonlight-16b-a3b": 15.96, "kimi-vl-a3b": 16.4,
+    "ernie-4.5-21b-a3b": 21.8, "ernie-4.5-0.3b": 0.36, "hunyuan-7b": 7.5, "hunyuan-a13b": 80.4, "mimo-7b": 7.62,
+    "c4ai-command-a-03": 111.06, "minimax-m2": 228.7,
+    "granite-4.0-micro": 3.4, "dbrx": 131.6, "starcoder": 15.52, "gpt-j-6b": 6.05, "bloom-7b1": 7.07,
+    "mpt-7b": 6.65, "llama-4-scout-17b-16e": 108.6, "granite-4.0-h-tiny": 6.94, "granite-4.0-h-small": 32.2, "lfm2-8b-a1b": 8.34,
+    "llava-v1.6-mistral-7b": 7.57, "yi-coder-9b": 8.83,
     "codellama-70b": 68.98, "pythia-1b": 1.01, "aya-expanse-8b": 8.03, "aya-23-8b": 8.03, "qwen1.5-0.5b": 0.464, "olmo-2-13b": 13.7,
 }  # fmt: skip
 
@@ -52,7 +59,8 @@ def test_a_family_has_the_size_that_is_published(row: dict[str, object]) -> None
     ("name", "same_as"),
     [("NousResearch/Hermes-3-Llama-3.1-8B", "meta-llama/Llama-3.1-8B"), ("intfloat/e5-mistral-7b-instruct", "mistral-7b"),
      ("cyankiwi/Qwen3.5-27B-AWQ-4bit", "qwen3.5-27b"), ("google/gemma-3-12b-it-qat-q4_0-gguf", "gemma-3-12b"),
-     ("mistralai/Mixtral-8x7B-Instruct-v0.1", "mixtral-8x7b"), ("microsoft/Phi-4-mini-instruct", "phi-4-mini-instruct")],
+     ("mistralai/Mixtral-8x7B-Instruct-v0.1", "mixtral-8x7b"), ("microsoft/Phi-4-mini-instruct", "phi-4-mini-instruct"),
+     ("NousResearch/Hermes-4-14B", "qwen3-14b"), ("mistralai/Mistral-Small-3.1-24B-Instruct-2503", "mistral-small-3.2-24b")],
 )  # fmt: skip
 def test_tuned_models_are_known_by_the_name_inside(name: str, same_as: str) -> None:
     assert text_geometry(name, None) == text_geometry(same_as, None)
@@ -62,3 +70,9 @@ def test_tuned_models_are_known_by_the_name_inside(name: str, same_as: str) -> N
 def test_another_size_is_another_model(name: str) -> None:
     with pytest.raises(CaseError, match="is not known"):
         text_geometry(name, None)
+
+
+def test_glm_4_32b_has_two_kv_heads() -> None:
+    geometry = text_geometry("THUDM/GLM-4-32B-0414", None)
+    assert geometry.num_key_value_heads == 2
+    assert count_params(geometry) / 1e9 == pytest.approx(32.57, abs=0.005), "as llama.cpp prints it; with eight heads it is 33.1"
