@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 ENGINE ?=
 PORT ?= 8000
 
-.PHONY: help install serve up down engines test test-fast check footprint accuracy clean
+.PHONY: help install serve up down engines test test-fast reliability check footprint accuracy bench-routing clean
 help: ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
 
@@ -35,11 +35,15 @@ engines: install ## install every engine and fetch the weights of the built-in m
 	@$(BIN)/rigserve fetch --engine llamacpp
 
 test: test-fast engines ## everything, with the real engines (installs them when missing) and, where a docker engine answers, containers
+	@$(BIN)/pytest -q -n 4 -m "reliability and not gpu and not compose and not engine" tests
 	@$(BIN)/pytest -m "engine and not gpu and not compose" tests
 	@$(BIN)/pytest -m "compose and not gpu" -rs tests
 
 test-fast: install ## unit tests on a fake engine, under a minute
-	@$(BIN)/pytest -q -n 4 -m "not engine and not gpu and not compose" tests
+	@$(BIN)/pytest -q -n 4 -m "not engine and not gpu and not compose and not reliability" tests
+
+reliability: install ## the fault scenarios on fake engines, write docs/reliability.md
+	@$(BIN)/python -m tests.reliability
 
 check: install ## ruff, mypy --strict and the import borders
 	@$(BIN)/ruff check .
@@ -54,6 +58,9 @@ ACCURACY_RUNS ?= ../shared/facts/fit_truth.jsonl
 accuracy: install ## score the sizing against measured runs (ACCURACY_RUNS=FILE.jsonl), beside two naive estimators
 	@test -r $(ACCURACY_RUNS) || { echo "No measured runs at $(ACCURACY_RUNS); give a file with ACCURACY_RUNS=FILE.jsonl"; exit 1; }
 	@$(BIN)/python -m tests.accuracy.score $(ACCURACY_RUNS) --out docs/accuracy.md
+
+bench-routing: install ## who gets a request: our queue beside other policies on simulated cards, write docs/routing.md
+	@$(BIN)/python -m tests.bench.routing
 
 clean: ## remove environments and caches of this checkout (not the weights cache)
 	rm -rf $(VENV) .venvs .mypy_cache .ruff_cache run
