@@ -15,8 +15,8 @@ from services.gateway.app import make_app
 from services.gateway.backends import EndpointsError
 from services.gateway.core import Gateway, Inputs
 from services.gateway.hot_protocol import hot_protocol
-from services.gateway.logs import log, log_event
-from services.gateway.server import listen, make_server
+from services.gateway.logs import LogHandler, RequestLog, log, log_event
+from services.gateway.server import EdgeProtocol, listen, make_server
 from services.gateway.settings import Deadlines, Limits, Settings
 from services.sizing.catalogue import Catalogue, CatalogueError, load_catalogue
 from services.sizing.planfile import PlanFileError, load_plan
@@ -30,10 +30,12 @@ def main() -> None:
     for name, value in RESOLVING.items():
         os.environ.setdefault(name, value)
     settings = parse_arguments(sys.argv[1:])
-    logging.basicConfig(level=logging.INFO, stream=sys.stderr, format="%(message)s")
+    requests = RequestLog()
+    logging.basicConfig(level=logging.INFO, handlers=[LogHandler(sys.stderr, requests)])
     logging.getLogger("uvicorn.error").setLevel(logging.WARNING)
     try:
         gateway = Gateway(read_inputs(settings))
+        gateway.request_log = requests
     except (EndpointsError, PlanFileError, CatalogueError, ValueError) as error:
         print(f"rigserve gateway: {error}", file=sys.stderr)
         raise SystemExit(2) from None
@@ -46,7 +48,11 @@ def main() -> None:
     if not settings.loopback:
         warning = "no keys are asked for: whoever reaches this address can use it"
         log_event("open", {"host": settings.host, "warning": warning}, logging.WARNING)
-    make_server(make_app(gateway), gateway, hot_protocol(gateway)).run(sockets=[bound])
+    protocol = EdgeProtocol if settings.plain_path else hot_protocol(gateway)
+    try:
+        make_server(make_app(gateway), gateway, protocol).run(sockets=[bound])
+    finally:
+        requests.flush()
 
 
 def read_inputs(settings: Settings) -> Inputs:
@@ -71,6 +77,7 @@ def parse_arguments(argv: list[str]) -> Settings:
     parser.add_argument("--port", type=int, default=8000)
     parser.add_argument("--models-dir", type=Path, help="the model catalogue (default: the project's models/)")
     parser.add_argument("--drain-grace-s", type=_seconds, default=10.0, help="how long running requests may take after SIGTERM")
+    parser.add_argument("--plain-path", action="store_true", help=argparse.SUPPRESS)  # every request by way of the application: for tests
     parser.add_argument("--poll-s", type=_seconds, default=1.0, help="how often workers are asked how they are")
     for name in Deadlines.__slots__:
         flag = "--deadline-" + name.replace("_", "-")
@@ -88,7 +95,7 @@ def parse_arguments(argv: list[str]) -> Settings:
         given.host, given.port, given.plan, given.endpoints, tuple(_backend(parser, text) for text in given.backend), given.models_dir,
         given.drain_grace_s, given.poll_s,
         Deadlines(**{name: getattr(given, f"deadline_{name}") for name in Deadlines.__slots__}),
-        Limits(**{name: getattr(given, f"limit_{name}") for name in Limits.__slots__}),
+        Limits(**{name: getattr(given, f"limit_{name}") for name in Limits.__slots__}), given.plain_path,
     )
 
 

@@ -75,6 +75,11 @@ def admit(view: View, kind: Kind, now: float) -> Served:
     return served  # 6
 
 
+def surely_admitted(served: Served, kind: Kind, draining: bool) -> bool:
+    """Whether `admit` would say yes to who gets a seat at once: a seat is one on a ready backend, so 4 and 5 are answered by having it."""
+    return not draining and (served.kind is None or served.kind == kind)
+
+
 def _not_served(view: View) -> ApiError:
     listed = ", ".join(view.serving[:LISTED]) or "nothing"
     if view.spec is None or not view.reports:  # 2a
@@ -123,12 +128,14 @@ def check_text(request: TextRequest, served: Served) -> None:
     context = served.context_tokens
     if context is not None and request.output_tokens >= context:  # 2
         raise context_exceeded(request, None, served)
-    sequences = max(backend.lane.slots for backend in served.backends)
-    if request.n > sequences:  # 3
-        raise InvalidValue(f"n must be at most {sequences}: {served.id} holds {sequences} sequences at once.", param="n")
-    vocabulary = served.spec.text.vocab_size if served.spec and served.spec.text else None
-    if vocabulary is not None:  # 4
-        for token in request.body.get("logit_bias") or ():
+    if request.n > 1:  # 3
+        sequences = max(backend.lane.slots for backend in served.backends)
+        if request.n > sequences:
+            raise InvalidValue(f"n must be at most {sequences}: {served.id} holds {sequences} sequences at once.", param="n")
+    bias = request.body.get("logit_bias")
+    vocabulary = served.spec.text.vocab_size if bias and served.spec and served.spec.text else None
+    if bias and vocabulary is not None:  # 4
+        for token in bias:
             if int(token) >= vocabulary:
                 message = f"logit_bias names the token {shown(int(token))}; {served.id} has the tokens 0 to {vocabulary - 1}."
                 raise InvalidValue(message, param="logit_bias")

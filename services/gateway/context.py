@@ -12,6 +12,7 @@ from services.gateway.text_request import TextRequest
 from services.gateway.upstream import Upstream, UpstreamError
 from services.sizing.types import Engine
 
+ANYTHING = Need()
 # What the rendering of a chat depends on beside its messages.
 RENDERING = ("tools", "documents", "chat_template_kwargs", "add_generation_prompt", "continue_final_message", "add_special_tokens")
 
@@ -31,7 +32,7 @@ def certain_need(request: TextRequest, served: Served) -> Need | None:
     """Tokens of context. 1. No context is known. 2. Bytes prove that every backend holds it. None: the engine must count."""
     known = [backend.lane.context_tokens for backend in served.backends if backend.lane.context_tokens is not None]
     if not known:  # 1
-        return Need()
+        return ANYTHING
     proven = proven_need(request)
     return Need(tokens=proven) if proven is not None and proven <= min(known) else None  # 2
 

@@ -16,12 +16,14 @@ from services.gateway.dispatch import Dispatcher
 from services.gateway.engine_errors import AttemptFailed
 from services.gateway.fits import FitBook
 from services.gateway.fleet import Fleet
-from services.gateway.logs import log_event
+from services.gateway.logs import RequestLog, log_event
 from services.gateway.metrics import Metrics
 from services.gateway.outcome import Ending, Outcome
 from services.gateway.pictures import Pictures
+from services.gateway.request_ids import RequestIds
 from services.gateway.seated import LAST_WORDS_S
 from services.gateway.settings import Settings
+from services.gateway.sweep import Sweep
 from services.gateway.throughput import Throughput
 from services.sizing.catalogue import Catalogue, UnknownModelError
 from services.sizing.types import Plan
@@ -55,6 +57,9 @@ class Gateway:
         self.started_s = time.monotonic()
         self.draining = False
         self.running: set[Running] = set()
+        self.ids = RequestIds()
+        self.sweep = Sweep()
+        self.request_log = RequestLog()
         self._idle = asyncio.Event()
         self.directory = Directory(_backends(inputs), inputs.catalogue, settings.limits)
         self.dispatcher = Dispatcher({served.id: served.queue for served in self.directory.models.values()})
@@ -82,12 +87,11 @@ class Gateway:
     def enter(self, response: Running) -> None:
         """The response runs from now on."""
         self.running.add(response)
-        self._idle.clear()
 
     def leave(self, response: Running) -> None:
         """It has ended."""
         self.running.discard(response)
-        if not self.running:
+        if self.draining and not self.running:
             self._idle.set()
 
     def attempt_failed(self, backend: Backend, failure: AttemptFailed) -> None:
@@ -117,7 +121,7 @@ class Gateway:
             unit_s = outcome.unit_s
             if unit_s is not None and unit_s > 0:
                 backend.lane.learn(unit_s)
-        log_event("request", outcome.log_line())
+        self.request_log.add(outcome.log_line())
 
     async def drain(self, grace_s: float) -> None:
         """Takes no more; what runs may end within `grace_s`; the rest is ended with an error."""
@@ -130,6 +134,7 @@ class Gateway:
         await self._until_idle(LAST_WORDS_S)
 
     async def _until_idle(self, at_most_s: float) -> None:
+        self._idle.clear()
         if self.running:
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(at_most_s):

@@ -12,20 +12,20 @@ from typing import TYPE_CHECKING
 
 import orjson
 
-from services.gateway import admission
-from services.gateway.admission import View
+from services.gateway.admission import check_text, surely_admitted
 from services.gateway.answer import AnswerParser, BadAnswer
 from services.gateway.backends import Backend
 from services.gateway.context import certain_need
 from services.gateway.directory import Served
 from services.gateway.engine_errors import AttemptFailed, of_answer, of_stream, of_upstream
-from services.gateway.fields import header_value
+from services.gateway.hot_head import PlainRequest
+from services.gateway.hot_heads import error_answer, last_lines
 from services.gateway.outcome import Ending, Outcome, Phase
 from services.gateway.phases import SAID, TOO_LONG
 from services.gateway.scheduler import Seat, Ticket
 from services.gateway.seated import END_OF_ANSWER_S
 from services.gateway.stream import TextStream
-from services.gateway.text_request import Route, TextRequest, read_text_request
+from services.gateway.text_request import TextRequest, read_text_request
 from services.gateway.text_response import answer_s, first_byte_s
 from services.gateway.tools import grammar_param
 from services.gateway.upstream import BrokenAnswer, Connection, ConnectionCut, GivenUp, UpstreamError
@@ -37,47 +37,38 @@ if TYPE_CHECKING:
     from services.gateway.core import Gateway
     from services.gateway.hot_protocol import HotProtocol
 
-
-class NoEvent:
-    """In the place of the asyncio.Event that uvicorn sets when the client leaves: connection_lost tells us itself."""
-
-    def set(self) -> None:
-        return
-
-
-_NO_EVENT = NoEvent()
-
+MAX_ERROR_BYTES = 1024 * 1024
 
 class HotExchange:
     """`start` says whether it takes the request; then it writes to the client until `response_complete`.
 
-    `response_complete`, `disconnected`, `keep_alive`, `message_event`, `body` and `more_body` are what uvicorn asks of its cycle.
+    `raw` is what was read, the head of the request at its beginning. `flowing`: the head and the first content of a stream have gone on.
     """
 
     __slots__ = (
-        "_backend", "_connecting", "_connection", "_due_s", "_end_s", "_held", "_outcome", "_parser", "_paused", "_protocol", "_request",
-        "_reused", "_seat", "_served", "_started", "_text", "_timer", "_whole", "body", "disconnected", "gateway", "keep_alive",
-        "message_event", "more_body", "response_complete",
+        "_backend", "_connecting", "_connection", "_end_s", "_flowing", "_held", "_outcome", "_parser", "_paused", "_protocol", "_raw",
+        "_request", "_reused", "_seat", "_served", "_started", "_text", "_transport", "_whole", "due_s", "gateway", "keep_alive", "plain",
+        "response_complete",
     )  # fmt: skip
     _backend: Backend
     _request: TextRequest
     _seat: Seat
     _served: Served
 
-    def __init__(self, protocol: HotProtocol, gateway: Gateway, route: Route, body: bytes, shown_id: str, engine_id: str) -> None:
-        self._protocol, self.gateway, self.body = protocol, gateway, body
-        self._outcome = Outcome(shown_id, engine_id, route, time.monotonic())
+    def __init__(self, protocol: HotProtocol, gateway: Gateway, plain: PlainRequest, raw: bytes) -> None:
+        self._protocol, self.gateway, self.plain, self._raw = protocol, gateway, plain, raw
+        self._transport = protocol.transport
+        engine_id = gateway.ids.next()
+        self._outcome = Outcome(plain.head.given_id or engine_id, engine_id, plain.head.route, time.monotonic())
         self._parser = AnswerParser()
         self._connection: Connection | None = None
         self._connecting: asyncio.Task[None] | None = None
-        self._timer: asyncio.TimerHandle | None = None
         self._text: TextStream | None = None
         self._held = b""
         self._whole: list[bytes] = []
-        self._due_s = self._end_s = 0.0
-        self._started = self._paused = self._reused = False
-        self.keep_alive, self.response_complete, self.disconnected, self.more_body = True, False, False, False
-        self.message_event = _NO_EVENT
+        self.due_s = self._end_s = 0.0
+        self._started = self._flowing = self._paused = self._reused = self.response_complete = False
+        self.keep_alive = True
 
     # --- the request ---
 
@@ -86,23 +77,22 @@ class HotExchange:
 
         False: the application does it from the start, whatever the reason.
         """
-        gateway, outcome = self.gateway, self._outcome
+        gateway, outcome, plain = self.gateway, self._outcome, self.plain
         try:  # 1
-            request = read_text_request(outcome.route, self.body)  # type: ignore[arg-type]
+            request = read_text_request(plain.head.route, self._raw[plain.start : plain.end])
             served = gateway.directory.get(request.model)
-            if served is None:
+            if served is None or not surely_admitted(served, "text", gateway.draining):
                 return False
-            admission.admit(View(request.model, served, (), draining=gateway.draining), "text", outcome.arrived_s)
-            admission.check_text(request, served)
+            check_text(request, served)
         except ApiError:
             return False
         need = certain_need(request, served)  # 2
         if need is None or grammar_param(request.body) is not None:
             return False
-        ticket = Ticket(need)  # 3
-        if served.queue.waiting or served.queue.pick(ticket) is None:
+        ticket, queue = Ticket(need), served.queue  # 3
+        if queue.waiting or queue.pick(ticket) is None:
             return False
-        seat = served.queue.request(ticket, outcome.arrived_s)
+        seat = queue.request(ticket, outcome.arrived_s)
         assert seat is not None
         self._request, self._served, self._seat = request, served, seat
         self._backend = gateway.fleet.backends[seat.lane.id]
@@ -114,7 +104,6 @@ class HotExchange:
     def _send(self) -> None:
         """On the youngest idle connection, else on a new one."""
         gateway, now = self.gateway, self._outcome.arrived_s
-        gateway.enter(self)
         deadlines = gateway.settings.deadlines
         self._end_s = now + deadlines.total_s
         if self._request.stream:
@@ -122,7 +111,8 @@ class HotExchange:
             self._enter(Phase.FIRST_BYTE, now, first_byte_s(self._request, self._backend, deadlines.first_byte_s))
         else:
             self._enter(Phase.ANSWER, now, answer_s(self._request, self._backend, deadlines))
-        self._timer = asyncio.get_running_loop().call_later(self._due_s - now, self._look_at_clock)
+        gateway.enter(self)
+        gateway.sweep.watch(self)
         connection = self._backend.upstream.take_idle()
         self._reused = connection is not None
         if connection is not None:
@@ -144,13 +134,15 @@ class HotExchange:
         assert connection.transport is not None
         self._connection = connection
         connection.receiver = self
-        self._backend.upstream.unanswered.add(self)
-        body = self._request.for_engine(self._served.id)
-        connection.transport.write(self._backend.upstream.request("POST", self._outcome.route, body, self._outcome.engine_request_id))
+        upstream, outcome = self._backend.upstream, self._outcome
+        upstream.unanswered.add(self)
+        connection.transport.write(upstream.post(outcome.route, self._request.for_engine(self._served.id), outcome.engine_request_id))
 
     # --- the engine's answer: Receiver ---
 
     def received(self, data: bytes) -> None:
+        if self._flowing and self._passes_as_it_is(data):
+            return
         if not self._parser.started:
             self._backend.upstream.unanswered.discard(self)
         try:
@@ -166,7 +158,7 @@ class HotExchange:
             return
         elif head.status != 200:
             self._whole.append(body)
-            if self._parser.done or sum(map(len, self._whole)) > 1024 * 1024:
+            if self._parser.done or sum(map(len, self._whole)) > MAX_ERROR_BYTES:
                 self._failed(of_answer(head.status, b"".join(self._whole), head.headers.get(b"retry-after", b"")))
         elif self._text is not None:
             self._stream(self._text, body)
@@ -204,8 +196,26 @@ class HotExchange:
             self._failed(of_answer(500, data))
             return
         self._outcome.tokens = token_usage(answer.get("usage"))
-        self._protocol.transport.write(self._head(200, b"application/json", len(data)) + data)
+        self._started, self._outcome.status = True, 200
+        heads, defaults = self._protocol.answer_heads, self._protocol.server_state.default_headers
+        self._transport.write(heads.whole(self._backend, len(data), defaults, self._last_lines()) + data)
         self._served_whole()
+
+    def _passes_as_it_is(self, data: bytes) -> bool:
+        """The common read of a stream: one chunk of the transfer encoding with one ordinary event in it. Its bytes, framing included, are
+        what the client is to get."""
+        start, text = self._parser.one_chunk(data), self._text
+        if not start or text is None:
+            return False
+        now = time.monotonic()
+        if not text.plain_event(data, start, len(data) - 2, now):
+            return False
+        self._backend.heard_s = now
+        if not self._paused:
+            due_s = now + self.gateway.settings.deadlines.inter_token_s
+            self.due_s = due_s if due_s < self._end_s else self._end_s
+        self._transport.write(data)
+        return True
 
     def _stream(self, text: TextStream, body: bytes) -> None:
         """Passes events on as they come. What comes before the first content is held back: until then another backend can take over."""
@@ -223,61 +233,52 @@ class HotExchange:
             return
         if not self._started:
             out, self._held = self._held + out, b""
-            framed = self._head(200, b"text/event-stream; charset=utf-8", None) + b"%x\r\n%b\r\n" % (len(out), out)
+            framed = self._stream_head() + b"%x\r\n%b\r\n" % (len(out), out)
         elif out:
             framed = b"%x\r\n%b\r\n" % (len(out), out)
         else:
             framed = b""
         if text.done:
-            self._protocol.transport.write(framed + b"0\r\n\r\n")
+            self._transport.write(framed + b"0\r\n\r\n")
             self._tell(text)
             self._served_whole()
             return
         if not self._paused:
             self._outcome.phase = Phase.STREAMING
-            self._due_s = min(now + self.gateway.settings.deadlines.inter_token_s, self._end_s)
+            self.due_s = min(now + self.gateway.settings.deadlines.inter_token_s, self._end_s)
+        self._flowing = True
         if framed:
-            self._protocol.transport.write(framed)
+            self._transport.write(framed)
 
     def _broken(self, text: TextStream) -> None:
         self._tell(text)
         failure = of_stream(text.broken or "", text.told)
         if text.first_s is not None and not self._started:  # content and fault came in one read: what came is the client's
-            self._protocol.transport.write(self._head(200, b"text/event-stream; charset=utf-8", None))
+            self._transport.write(self._stream_head())
         if self._started and self._held:
-            self._protocol.transport.write(b"%x\r\n%b\r\n" % (len(self._held), self._held))
+            self._transport.write(b"%x\r\n%b\r\n" % (len(self._held), self._held))
         self._failed(failure)
 
     def _tell(self, text: TextStream) -> None:
         self._outcome.first_s, self._outcome.last_s, self._outcome.tokens = text.first_s, text.last_s, text.usage
 
-    def _head(self, status: int, content_type: bytes, length: int | None) -> bytes:
-        """The head of the answer; from here on a failure can only be told inside the body."""
-        self._started, self._outcome.status = True, status
-        lines = [b"HTTP/1.1 200 OK\r\ncontent-type: ", content_type]
-        lines.append(b"\r\ntransfer-encoding: chunked\r\ncache-control: no-cache\r\nx-accel-buffering: no" if length is None
-                     else b"\r\ncontent-length: %d" % length)  # fmt: skip
-        backend_id = self._backend.id.encode("latin1", "replace")
-        lines.append(b"\r\nx-rigserve-backend: %b\r\nx-rigserve-attempts: 1\r\nx-rigserve-queue-ms: 0" % backend_id)
-        if self._backend.card is not None:
-            lines.append(b"\r\nx-rigserve-card: %b" % self._backend.card.id.encode("latin1", "replace"))
-        if self._request.dropped:
-            lines.append(b"\r\nx-rigserve-dropped-fields: %b" % header_value(self._request.dropped).encode("latin1", "replace"))
-        lines.append(self._common())
-        return b"".join(lines)
+    def _stream_head(self) -> bytes:
+        """The head of the stream; from here on a failure can only be told inside the body."""
+        self._started, self._outcome.status = True, 200
+        return self._protocol.answer_heads.stream(self._backend, self._protocol.server_state.default_headers, self._last_lines())
 
-    def _common(self) -> bytes:
-        defaults = b"".join(b"\r\n%b: %b" % pair for pair in self._protocol.server_state.default_headers)
-        close = b"" if self.keep_alive else b"\r\nconnection: close"
-        return b"\r\nx-request-id: %b%b%b\r\n\r\n" % (self._outcome.request_id.encode(), defaults, close)
+    def _last_lines(self) -> bytes:
+        return last_lines(self._outcome.request_id, self.keep_alive, self._request.dropped)
 
     # --- endings: each gives the seat back, exactly once ---
 
     def _served_whole(self) -> None:
         self._outcome.ending = Ending.SERVED
+        if self._paused and self._connection is not None and self._connection.transport is not None:
+            self._connection.transport.resume_reading()  # the client is slow, but the engine's connection is for the next request
         self._over(served=True)
         if self._connection is not None and not self._parser.done:  # the last chunk is due at once; without it the connection is lost
-            self._timer = asyncio.get_running_loop().call_later(END_OF_ANSWER_S, self._let_go)
+            self.due_s = time.monotonic() + END_OF_ANSWER_S
         else:
             self._let_go()
 
@@ -292,12 +293,13 @@ class HotExchange:
         if not self._started and failure.retry and self._served.queue.can_serve(Ticket(self._seat.ticket.need, tried)):  # 1
             self._give_back(served=False)
             self.gateway.leave(self)
-            self._protocol.to_application(self.body, self, tried)
+            self.response_complete = True
+            self._protocol.to_application(self._raw[: self.plain.end], self.keep_alive, tried)
             return
         self._end_with(failure.error, Ending.FAILED if failure.error.status >= 500 else Ending.REFUSED)  # 2, 3
 
     def _end_with(self, error: ApiError, ending: Ending) -> None:
-        outcome, transport = self._outcome, self._protocol.transport
+        outcome, transport = self._outcome, self._transport
         outcome.code, outcome.ending = error.code, ending
         if self._started:
             event = error_event(error)
@@ -305,25 +307,16 @@ class HotExchange:
             self.keep_alive = False
         else:
             outcome.status = error.status
-            transport.write(self._error_answer(error))
+            defaults = self._protocol.server_state.default_headers
+            transport.write(error_answer(error, self._backend, self._request.dropped, defaults, outcome.request_id, self.keep_alive))
         self._over(served=False)
-
-    def _error_answer(self, error: ApiError) -> bytes:
-        body = orjson.dumps(error.body())
-        headers = {
-            "content-type": "application/json", "content-length": str(len(body)), **error.headers(), "x-rigserve-backend": self._backend.id,
-            "x-rigserve-attempts": "1",
-        }  # fmt: skip
-        lines = "".join(f"\r\n{name}: {value}" for name, value in headers.items()).encode("latin1", "replace")
-        return b"HTTP/1.1 %d Error%b%b%b" % (error.status, lines, self._common(), body)
 
     def client_gone(self) -> None:
         """Its connection is lost: the engine's is ended at once, so that it frees the sequence."""
         self._let_go()
         if not self.response_complete:
             self._outcome.ending, self._outcome.status = Ending.CLIENT_GONE, 499
-            self.disconnected = True
-            self._over(served=False)
+            self._over(served=False, gone=True)
 
     def stop(self, error: ApiError) -> None:
         """Ends it with `error`: the gateway can't wait any longer."""
@@ -332,23 +325,21 @@ class HotExchange:
             self.keep_alive = False
             self._end_with(error, Ending.DRAINED)
 
-    def _over(self, served: bool) -> None:
+    def _over(self, served: bool, gone: bool = False) -> None:
         self.response_complete = True
         self._outcome.ended_s = time.monotonic()
         self._give_back(served)
         self.gateway.leave(self)
         self.gateway.record(self._outcome)
-        if not self.disconnected:
-            self._protocol.answered(self)
+        if not gone:
+            self._protocol.answered(self.keep_alive)
 
     def _give_back(self, served: bool) -> None:
         self.gateway.dispatcher.give_back(self._served.id, self._seat, served)
 
     def _let_go(self) -> None:
-        """No timer, no connection from here on: the connection goes back when its answer was read to the end, else it is ended."""
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
+        """No deadline, no connection from here on: the connection goes back when its answer was read to the end, else it is ended."""
+        self.gateway.sweep.forget(self)
         if self._connecting is not None:
             self._connecting.cancel()
             self._connecting = None
@@ -370,23 +361,23 @@ class HotExchange:
 
     def _enter(self, phase: Phase, now: float, seconds: float) -> None:
         self._outcome.phase = phase
-        self._due_s = min(now + seconds, self._end_s)
+        self.due_s = min(now + seconds, self._end_s)
 
-    def _look_at_clock(self) -> None:
-        """One timer for all phases: when it comes too early, since tokens came meanwhile, it is set anew."""
-        now = time.monotonic()
-        if now < self._due_s - 0.001:
-            self._timer = asyncio.get_running_loop().call_later(self._due_s - now, self._look_at_clock)
+    def too_late(self, now: float) -> None:
+        """From the sweep. 1. All was sent, only the engine's end of it is missing. 2. The client does not read: the engine is well. 3. The
+        engine's fault."""
+        if self.response_complete:  # 1
+            self._let_go()
             return
         phase, deadlines = self._outcome.phase, self.gateway.settings.deadlines
-        over = now >= self._end_s - 0.001
+        over = now >= self._end_s
         limits = {Phase.STREAMING: deadlines.inter_token_s, Phase.WRITING: deadlines.write_s}
-        seconds = deadlines.total_s if over else limits.get(phase, self._due_s - self._outcome.arrived_s)
+        seconds = deadlines.total_s if over else limits.get(phase, self.due_s - self._outcome.arrived_s)
         error = DeadlineExceeded((TOO_LONG if over else SAID.get(phase, TOO_LONG)).format(seconds))
-        if phase is Phase.WRITING:
+        if phase is Phase.WRITING:  # 2
             self._let_go()
             self._end_with(error, Ending.FAILED)
-        else:
+        else:  # 3
             self._failed(AttemptFailed(error, "deadline"))
 
     def pause(self) -> None:

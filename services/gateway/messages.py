@@ -6,6 +6,7 @@ from typing import Any
 
 from services.wire.errors import InvalidValue
 
+ORDINARY = {"role", "content"}
 ROLES = ("system", "developer", "user", "assistant", "tool", "function")
 MAX_MESSAGES = 10_000
 TEXT_PART_KEYS = {"type", "text", "cache_control"}
@@ -19,7 +20,16 @@ def check_messages(value: Any) -> int:
         raise InvalidValue("messages must be a list of messages.", param="messages")
     if not 1 <= len(value) <= MAX_MESSAGES:
         raise InvalidValue(f"messages must hold 1 to {MAX_MESSAGES} messages; got {len(value)}.", param="messages")
-    return sum(_check_message(message, f"messages[{index}]") for index, message in enumerate(value))
+    pictures = 0
+    for index, message in enumerate(value):
+        if not _is_plain(message):
+            pictures += _check_message(message, f"messages[{index}]")
+    return pictures
+
+
+def _is_plain(message: Any) -> bool:
+    """Whether it is a role and a text and nothing else, as most are: nothing more to check."""
+    return type(message) is dict and message.keys() == ORDINARY and type(message["content"]) is str and message["role"] in ROLES
 
 
 def _check_message(message: Any, place: str) -> int:

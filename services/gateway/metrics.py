@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from prometheus_client import CollectorRegistry, Counter, Histogram, generate_latest
+from prometheus_client import CollectorRegistry, Counter, generate_latest
 
 from services.gateway.directory import Directory
+from services.gateway.histogram import Histogram
 from services.gateway.outcome import Ending, Outcome
 from services.gateway.state_metrics import StateCollector
 from services.sizing.types import Card
@@ -25,12 +26,12 @@ class OfOneKind:
 
     def __init__(self, metrics: Metrics, operation: str, model: str, card: str) -> None:
         labels = (operation, model, card)
-        self.duration = metrics.duration.labels(*labels)
-        self.ttft = metrics.ttft.labels(*labels)
-        self.tpot = metrics.tpot.labels(*labels)
-        self.queue = metrics.queue.labels(operation, model)
-        self.prompt_tokens = metrics.token_usage.labels(*labels, "input")
-        self.output_tokens = metrics.token_usage.labels(*labels, "output")
+        self.duration = metrics.duration.of(*labels)
+        self.ttft = metrics.ttft.of(*labels)
+        self.tpot = metrics.tpot.of(*labels)
+        self.queue = metrics.queue.of(operation, model)
+        self.prompt_tokens = metrics.token_usage.of(*labels, "input")
+        self.output_tokens = metrics.token_usage.of(*labels, "output")
         self.images = metrics.images.labels(model, card)
         self.steps = metrics.steps.labels(model, card)
         self.denoise = metrics.denoise.labels(model, card)
@@ -44,14 +45,14 @@ class Metrics:
         self.registry = registry = CollectorRegistry(auto_describe=False)
         kind = ("gen_ai_operation_name", "gen_ai_request_model", "card")
         self.duration = Histogram("gen_ai_server_request_duration_seconds", "Time from arrival to the end of the answer", kind,
-                                  buckets=SECONDS, registry=registry)
+                                  SECONDS, registry)
         self.ttft = Histogram("gen_ai_server_time_to_first_token_seconds", "Time from arrival to the first token of a stream", kind,
-                              buckets=TTFT_SECONDS, registry=registry)
+                              TTFT_SECONDS, registry)
         self.tpot = Histogram("gen_ai_server_time_per_output_token_seconds", "Time per output token after the first", kind,
-                              buckets=TOKEN_SECONDS, registry=registry)
+                              TOKEN_SECONDS, registry)
         self.token_usage = Histogram("gen_ai_client_token_usage", "Tokens per request, as the engine reports them",
-                                     (*kind, "gen_ai_token_type"), buckets=TOKENS, registry=registry)
-        self.queue = Histogram("rigserve_queue_seconds", "Time in the gateway's queue", kind[:2], buckets=SECONDS, registry=registry)
+                                     (*kind, "gen_ai_token_type"), TOKENS, registry)
+        self.queue = Histogram("rigserve_queue_seconds", "Time in the gateway's queue", kind[:2], SECONDS, registry)
         self.requests = Counter("rigserve_requests", "Requests that ended", ("route", "model", "ending", "code"), registry=registry)
         self.retries = Counter("rigserve_retries", "Requests that were tried on a second backend", ("model",), registry=registry)
         self.gone = Counter("rigserve_client_disconnects", "Clients that left before the end", ("phase",), registry=registry)
@@ -63,12 +64,17 @@ class Metrics:
         self.vae = Counter("rigserve_vae_seconds", "Time in the VAE", ("model", "card"), registry=registry)
         registry.register(StateCollector(directory, cards))
         self._kinds: dict[tuple[str, str, str], OfOneKind] = {}
+        self._ended: dict[tuple[str, str, str, str], Counter] = {}
 
     def finished(self, outcome: Outcome) -> None:
         """Counts one ended request."""
         model = outcome.model_id or OTHER
         route = outcome.route if outcome.route in OPERATIONS else OTHER
-        self.requests.labels(route, model, outcome.ending, outcome.code or "").inc()
+        ended = (route, model, outcome.ending.value, outcome.code or "")
+        counter = self._ended.get(ended)
+        if counter is None:
+            counter = self._ended[ended] = self.requests.labels(*ended)
+        counter.inc()
         if outcome.attempts > 1:
             self.retries.labels(model).inc()
         if outcome.ending is Ending.CLIENT_GONE:
@@ -81,12 +87,13 @@ class Metrics:
     def _measured(self, outcome: Outcome, kind: OfOneKind) -> None:
         if outcome.queue_s is not None:
             kind.queue.observe(outcome.queue_s)
-        if outcome.ending is Ending.SERVED and outcome.total_s is not None:
-            kind.duration.observe(outcome.total_s)
-        if outcome.ttft_s is not None:
-            kind.ttft.observe(outcome.ttft_s)
-        if outcome.tpot_s is not None:
-            kind.tpot.observe(outcome.tpot_s)
+        if outcome.ending is Ending.SERVED and outcome.ended_s is not None:
+            kind.duration.observe(outcome.ended_s - outcome.arrived_s)
+        if outcome.first_s is not None:
+            kind.ttft.observe(outcome.first_s - outcome.arrived_s)
+            tpot_s = outcome.tpot_s
+            if tpot_s is not None:
+                kind.tpot.observe(tpot_s)
         if outcome.tokens is not None:
             kind.prompt_tokens.observe(outcome.tokens.prompt_tokens)
             kind.output_tokens.observe(outcome.tokens.output_tokens)

@@ -94,11 +94,16 @@ class Outcome:
             "status": self.status, "code": self.code, "ending": self.ending, "phase": self.phase, "attempts": self.attempts,
             "backend": backend.id if backend else None, "card": backend.card.id if backend and backend.card else None,
         }
-        for name in ("queue_s", "ttft_s", "tpot_s", "total_s"):
-            value = getattr(self, name)
-            line[name] = None if value is None else round(value, 4)
+        line["queue_s"] = _rounded(self.queue_s)
+        line["ttft_s"] = _rounded(self.ttft_s) if self.first_s is not None else None
+        line["tpot_s"] = _rounded(self.tpot_s) if self.first_s is not None else None
+        line["total_s"] = _rounded(self.total_s)
         if self.tokens is not None:
-            line |= {"prompt_tokens": self.tokens.prompt_tokens, "output_tokens": self.tokens.output_tokens}
+            line["prompt_tokens"], line["output_tokens"] = self.tokens.prompt_tokens, self.tokens.output_tokens
         if self.images is not None:
             line |= {"images": self.images.images, "steps": self.images.steps}
         return line
+
+
+def _rounded(value: float | None) -> float | None:
+    return round(value, 4) if value else value

@@ -12,43 +12,56 @@ MAX_SAMPLES = 4096
 
 
 class Ring:
-    """One column of sums, a slot per second. Seconds older than an hour are forgotten."""
+    """Columns of sums, a row per second. Seconds older than an hour are forgotten.
 
-    __slots__ = ("_last", "_slots")
+    `row(now)` and `slots[row + column] += value` add to the current second; the rest is for what lasted longer, and for reading.
+    """
 
-    def __init__(self) -> None:
-        self._slots = array("d", bytes(8 * HOUR_S))
+    __slots__ = ("_columns", "_last", "slots")
+
+    def __init__(self, columns: int = 1) -> None:
+        self.slots = array("d", bytes(8 * HOUR_S * columns))
+        self._columns = columns
         self._last = 0
 
-    def add(self, value: float, now: float) -> None:
-        self.spread(value, now, now, now)
+    def row(self, now: float) -> int:
+        """Where the row of the second `now` begins."""
+        second = int(now)
+        if second > self._last:
+            self._advance(second)
+        return second % HOUR_S * self._columns
 
-    def spread(self, value: float, start: float, end: float, now: float) -> None:
+    def spread(self, value: float, start: float, end: float, now: float, column: int = 0) -> None:
         """Adds `value` evenly over the seconds from `start` to `end` (at most `now`).
 
         Worked number: 10 over 0.5 s to 2.5 s: 2.5 in second 0, 5 in second 1, 2.5 in second 2.
         """
-        self._advance(int(now))
-        length = end - start
-        if length <= 0:
-            self._slots[int(end) % HOUR_S] += value
+        row, length = self.row(now), end - start
+        first, last = int(start), int(end)
+        if first == last == int(now):
+            self.slots[row + column] += value
             return
-        for second in range(max(int(start), int(now) - HOUR_S + 1), int(end) + 1):
+        if length <= 0:
+            self.slots[self.row(end) + column] += value
+            return
+        for second in range(max(first, int(now) - HOUR_S + 1), last + 1):
             part = min(end, second + 1) - max(start, second)
-            self._slots[second % HOUR_S] += value * part / length
+            self.slots[second % HOUR_S * self._columns + column] += value * part / length
 
-    def total(self, window_s: int, now: float) -> float:
+    def total(self, window_s: int, now: float, column: int = 0) -> float:
         """The sum of the current second and the `window_s` - 1 before it."""
-        self._advance(int(now))
-        end = int(now) % HOUR_S + 1
+        end = self.row(now) // self._columns + 1
+        values = self.slots[column :: self._columns] if self._columns > 1 else self.slots
         if window_s <= end:
-            return math.fsum(self._slots[end - window_s : end])
-        return math.fsum(self._slots[:end]) + math.fsum(self._slots[end - window_s :])
+            return math.fsum(values[end - window_s : end])
+        return math.fsum(values[:end]) + math.fsum(values[end - window_s :])
 
     def _advance(self, second: int) -> None:
+        empty = array("d", bytes(8 * self._columns))
         for stale in range(max(self._last + 1, second - HOUR_S + 1), second + 1):
-            self._slots[stale % HOUR_S] = 0.0
-        self._last = max(self._last, second)
+            row = stale % HOUR_S * self._columns
+            self.slots[row : row + self._columns] = empty
+        self._last = second
 
 
 class Samples:

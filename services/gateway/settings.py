@@ -57,6 +57,7 @@ class Settings:
     poll_s: float = 1.0
     deadlines: Deadlines = field(default_factory=Deadlines)
     limits: Limits = field(default_factory=Limits)
+    plain_path: bool = False
 
     @property
     def loopback(self) -> bool:

@@ -51,6 +51,29 @@ class TextStream:
         text = b"\n\n".join(out) + b"\n\n" if out else b""
         return text + DONE if self.done else text
 
+    def plain_event(self, data: bytes, start: int, end: int, now: float) -> bool:
+        """Whether data[start:end] is one whole event that `feed` would pass on as it is: neither the first content nor a usage, an error,
+        a finish, nor the end. Then it is counted; otherwise nothing has happened, and `feed` decides."""
+        if (
+            self.first_s is not None
+            and data.startswith(b'data: {"', start)
+            and data.find(b"\n", start, end) == end - 2
+            and data.startswith(b"}\n\n", end - 3)
+            and data.find(b"\r", start, end) < 0
+            and (b'"usage"' not in data or b'"usage":null' in data)
+            and b'"finish_reason":"' not in data
+            and b'"finish_reason": "' not in data
+            and not data.startswith(b'data: {"error"', start)
+            and not self._splitter.rest
+            and (data.isascii() or _is_utf8(data[start:end]))
+            and not self.done
+            and self.broken is None
+        ):
+            self.events += 1
+            self.last_s = now
+            return True
+        return False
+
     def end(self) -> None:
         """The engine's answer has ended. An end without [DONE] is a failure, however clean: SDKs would take it for a whole answer."""
         if not self.done and self.broken is None:

@@ -5,7 +5,9 @@ A request's tokens enter when it ends, spread over the time in which they came, 
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
+from enum import IntEnum, auto
 from typing import Any
 
 from services.gateway.backends import Backend
@@ -15,51 +17,84 @@ from services.gateway.outcome import Ending, Outcome
 from services.gateway.ring import Ring, Samples, percentile
 from services.gateway.settings import WINDOWS_S
 from services.sizing.types import Card
+from services.wire.shapes import TokenUsage
 
-SUMS = ("requests", "served", "failed", "prompt_tokens", "output_tokens", "text_served", "images", "image_served", "denoise_steps",
-        "steps_known")
+PEAK_S = 10
+
+
+class Sum(IntEnum):
+    """The columns of a series."""
+
+    REQUESTS = 0
+    SERVED = auto()
+    FAILED = auto()
+    PROMPT_TOKENS = auto()
+    OUTPUT_TOKENS = auto()
+    TEXT_SERVED = auto()
+    IMAGES = auto()
+    IMAGE_SERVED = auto()
+    DENOISE_STEPS = auto()
+    STEPS_KNOWN = auto()
+
+
+# As plain integers: an IntEnum's member is looked up and hashed in Python, once per request too often.
+REQUESTS, SERVED, FAILED, PROMPT_TOKENS, OUTPUT_TOKENS, TEXT_SERVED, IMAGES, IMAGE_SERVED, DENOISE_STEPS, STEPS_KNOWN = map(int, Sum)
 
 
 class Series:
     """What one backend did."""
 
     def __init__(self) -> None:
-        self.sums = {name: Ring() for name in SUMS}
+        self.ring = Ring(len(Sum))
         self.ttft, self.tpot, self.queue = Samples(), Samples(), Samples()
-        self.peak: tuple[float, str] | None = None
+        self.peak: tuple[float, float] | None = None  # output tokens/s, and when (monotonic)
+        self._text_s: float | None = None  # the last text request's end, while its second was not yet looked at for a peak
 
     def finished(self, outcome: Outcome, now: float) -> None:
-        served = outcome.ending is Ending.SERVED
-        self.sums["requests"].add(1, now)
-        self.sums["served"].add(served, now)
-        self.sums["failed"].add(outcome.ending is Ending.FAILED, now)
-        for samples, value in ((self.ttft, outcome.ttft_s), (self.tpot, outcome.tpot_s), (self.queue, outcome.queue_s)):
-            if value is not None:
-                samples.add(value, now)
+        if self._text_s is not None and int(now) != int(self._text_s):
+            self.look_for_peak()
+        row, slots = self.ring.row(now), self.ring.slots
+        slots[row] += 1
+        if outcome.ending is Ending.SERVED:
+            slots[row + SERVED] += 1
+        elif outcome.ending is Ending.FAILED:
+            slots[row + FAILED] += 1
+        if outcome.queue_s is not None:
+            self.queue.add(outcome.queue_s, now)
+        if outcome.first_s is not None:
+            self.ttft.add(outcome.first_s - outcome.arrived_s, now)
+            tpot_s = outcome.tpot_s
+            if tpot_s is not None:
+                self.tpot.add(tpot_s, now)
         if outcome.tokens is not None:
-            self._text(outcome, now)
+            self._text(outcome, outcome.tokens, row, now)
         if outcome.images is not None:
-            self._images(outcome, now)
+            self._images(outcome, row, now)
 
-    def _text(self, outcome: Outcome, now: float) -> None:
-        assert outcome.tokens is not None
+    def _text(self, outcome: Outcome, tokens: TokenUsage, row: int, now: float) -> None:
         seated = outcome.seated_s if outcome.seated_s is not None else now
         first = outcome.first_s if outcome.first_s is not None else seated
-        self.sums["text_served"].add(1, now)
-        self.sums["prompt_tokens"].spread(outcome.tokens.prompt_tokens, seated, first, now)
-        self.sums["output_tokens"].spread(outcome.tokens.output_tokens, first, outcome.last_s or now, now)
-        rate = self.sums["output_tokens"].total(10, now) / 10
-        if self.peak is None or rate > self.peak[0]:
-            self.peak = (rate, utc_now())
+        self.ring.slots[row + TEXT_SERVED] += 1
+        self.ring.spread(tokens.prompt_tokens, seated, first, now, PROMPT_TOKENS)
+        self.ring.spread(tokens.output_tokens, first, outcome.last_s or now, now, OUTPUT_TOKENS)
+        self._text_s = now
 
-    def _images(self, outcome: Outcome, now: float) -> None:
+    def look_for_peak(self) -> None:
+        """Whether the PEAK_S seconds up to the last text request's end were the best so far; looked at once a second."""
+        if self._text_s is not None:
+            rate = self.ring.total(PEAK_S, self._text_s, OUTPUT_TOKENS) / PEAK_S
+            if self.peak is None or rate > self.peak[0]:
+                self.peak = (rate, self._text_s)
+            self._text_s = None
+
+    def _images(self, outcome: Outcome, row: int, now: float) -> None:
         assert outcome.images is not None
         seated = outcome.seated_s if outcome.seated_s is not None else now
-        self.sums["image_served"].add(1, now)
-        self.sums["images"].spread(outcome.images.images, seated, now, now)
+        self.ring.slots[row + IMAGE_SERVED] += 1
+        self.ring.spread(outcome.images.images, seated, now, now, IMAGES)
         if outcome.images.steps is not None:
-            self.sums["steps_known"].add(1, now)
-            self.sums["denoise_steps"].spread(outcome.images.steps, seated, now, now)
+            self.ring.slots[row + STEPS_KNOWN] += 1
+            self.ring.spread(outcome.images.steps, seated, now, now, DENOISE_STEPS)
 
 
 class Throughput:
@@ -75,7 +110,8 @@ class Throughput:
     def finished(self, outcome: Outcome, now: float) -> None:
         """Enters one ended request."""
         if outcome.ending is Ending.REFUSED:
-            self._refused.setdefault((outcome.model_id, outcome.code or "unknown"), Ring()).add(1, now)
+            refused = self._refused.setdefault((outcome.model_id, outcome.code or "unknown"), Ring())
+            refused.slots[refused.row(now)] += 1
         elif outcome.backend is not None:
             self._series[outcome.backend.id].finished(outcome, now)
 
@@ -108,7 +144,9 @@ class Throughput:
     def _entry(self, backends: Sequence[Backend], window: str, now: float) -> dict[str, Any]:
         series = [self._series[backend.id] for backend in backends]
         covered = self._covered_s(window, now)
-        totals = {name: sum(s.sums[name].total(WINDOWS_S[window], now) for s in series) for name in SUMS}
+        for one in series:
+            one.look_for_peak()
+        totals = {column.name.lower(): sum(s.ring.total(WINDOWS_S[window], now, column) for s in series) for column in Sum}
         reasons: dict[str, str] = {}
 
         def rate(name: str, known: float, why: str) -> float | None:
@@ -136,7 +174,8 @@ class Throughput:
                 reasons[name] = f"no stream ended in the last {window}" if name != "queue_s" else f"no request ended in the last {window}"
         peaks = [s.peak for s in series if s.peak is not None]
         best = max(peaks, default=None)
-        entry["peak_output_tokens_per_s"] = {"value": round(best[0], 4), "at": best[1], "over_s": 10} if best else None
+        at = utc_now(seconds_ago=time.monotonic() - best[1]) if best else None
+        entry["peak_output_tokens_per_s"] = {"value": round(best[0], 4), "at": at, "over_s": PEAK_S} if best else None
         return entry | {"reasons": reasons}
 
     def _refusals(self, model_id: str | None, window: str, now: float) -> dict[str, int]:

@@ -15,6 +15,7 @@ from typing import Any
 import httpx
 import openai
 
+from services.gateway.logs import FLUSH_S
 from services.sizing.cards import parse_cards, simulated_cpu_card
 from services.sizing.catalogue import MODELS_FOLDER, Catalogue, load_model
 from services.sizing.fit import fit
@@ -92,7 +93,7 @@ class GatewayProcess:
     def last_request(self) -> dict[str, Any]:
         """The newest request line of the log, once all that runs has ended; {} before the first."""
         until(lambda: self.seats() == 0, "all seats back to 0")
-        self.http.get("/healthz")  # the line is written in the same turn of the loop that frees the seat, or the next
+        time.sleep(FLUSH_S + 0.03)  # lines are gathered for so long
         lines = [json.loads(line) for line in self.log.read_text().splitlines() if line.startswith("{")]
         found: list[dict[str, Any]] = [line for line in lines if line["event"] == "request"]
         return found[-1] if found else {}

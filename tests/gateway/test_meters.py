@@ -20,7 +20,7 @@ def test_worked_number_of_spread() -> None:
 
 def test_windows_forget() -> None:
     ring = Ring()
-    ring.add(5, 5000.0)
+    ring.slots[ring.row(5000.0)] += 5
     assert [ring.total(w, 5009.9) for w in (9, 10, 60)] == [0, 5, 5]
     assert ring.total(HOUR_S, 5000 + HOUR_S - 1) == 5
     assert ring.total(HOUR_S, 5000 + HOUR_S) == 0
