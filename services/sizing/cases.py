@@ -8,6 +8,7 @@ from services.sizing.case_engines import accounting_of
 from services.sizing.case_fields import Case, text
 from services.sizing.case_geometry import CaseError, text_geometry
 from services.sizing.case_image import image_case
+from services.sizing.case_quant import gguf_type
 from services.sizing.case_text import autoawq_case, exllama_case, llamacpp_case, transformers_case
 from services.sizing.case_vllm import vllm_case
 from services.sizing.quant import UnknownQuantError
@@ -45,6 +46,8 @@ def _answer(case: Case) -> dict[str, object]:
     if accounting == "image" or case.get("kind") == "image" or case.get("pipeline") is not None or case.get("resolution") is not None:
         return image_case(case)
     # 2
+    if accounting != "vllm" and gguf_type(text(case, "quant")) is not None:
+        accounting = "llama.cpp"  # text-generation-webui and its like load GGUF files with llama.cpp
     return _TEXT[accounting](case, text_geometry(name, case.get("arch")))
 
 

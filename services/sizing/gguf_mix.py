@@ -16,14 +16,16 @@ BITS: dict[str, tuple[float, int]] = {
     "F32": (32, 1), "F16": (16, 1), "BF16": (16, 1), "Q4_0": (4.5, 32), "Q4_1": (5, 32), "Q5_0": (5.5, 32), "Q5_1": (6, 32),
     "Q8_0": (8.5, 32), "Q2_K": (2.625, 256), "Q3_K": (3.4375, 256), "Q4_K": (4.5, 256), "Q5_K": (5.5, 256), "Q6_K": (6.5625, 256),
     "IQ4_NL": (4.5, 32), "IQ4_XS": (4.25, 256), "IQ3_S": (3.4375, 256), "IQ3_XXS": (3.0625, 256), "IQ2_S": (2.5625, 256),
-    "IQ2_XS": (2.3125, 256), "IQ2_XXS": (2.0625, 256), "MXFP4": (4.25, 32), "IQ4_K": (4.5, 256), "IQ5_K": (5.5, 256), "IQ6_K": (6.625, 256),
+    "IQ2_XS": (2.3125, 256), "IQ2_XXS": (2.0625, 256), "IQ1_S": (1.5625, 256), "IQ1_M": (1.75, 256),
+    "MXFP4": (4.25, 32), "IQ4_K": (4.5, 256), "IQ5_K": (5.5, 256), "IQ6_K": (6.625, 256),
 }  # fmt: skip
 # Mix: the type that its matrices have unless a rule below says otherwise.
 MIXES: dict[str, str] = {
     "F32": "F32", "F16": "F16", "BF16": "BF16", "Q4_0": "Q4_0", "Q4_1": "Q4_1", "Q5_0": "Q5_0", "Q5_1": "Q5_1", "Q8_0": "Q8_0",
     "Q2_K": "Q2_K", "Q3_K_S": "Q3_K", "Q3_K_M": "Q3_K", "Q3_K_L": "Q3_K", "Q4_K_S": "Q4_K", "Q4_K_M": "Q4_K", "Q5_K_S": "Q5_K",
     "Q5_K_M": "Q5_K", "Q6_K": "Q6_K", "IQ4_NL": "IQ4_NL", "IQ4_XS": "IQ4_XS", "IQ3_M": "IQ3_S", "IQ3_XS": "IQ3_S", "IQ3_XXS": "IQ3_XXS",
-    "IQ2_M": "IQ2_S", "MXFP4_MOE": "MXFP4", "IQ4_K": "IQ4_K", "IQ5_K": "IQ5_K",
+    "IQ3_S": "IQ3_S", "IQ2_M": "IQ2_S", "IQ2_S": "IQ2_XS", "IQ2_XS": "IQ2_XS", "IQ2_XXS": "IQ2_XXS", "IQ1_M": "IQ1_M", "IQ1_S": "IQ1_S",
+    "MXFP4_MOE": "MXFP4", "IQ4_K": "IQ4_K", "IQ5_K": "IQ5_K",
 }  # fmt: skip
 _ALIASES = {
     "FP16": "F16", "FP32": "F32", "Q4_K": "Q4_K_M", "Q5_K": "Q5_K_M", "Q3_K": "Q3_K_M", "MXFP4": "MXFP4_MOE", "Q2_K_L": "Q2_K",
@@ -31,6 +33,10 @@ _ALIASES = {
 }  # fmt: skip
 _FALLBACK = {"Q4_K": "Q5_0", "Q5_K": "Q5_1", "Q6_K": "Q8_0", "IQ4_K": "IQ4_NL"}
 _WIDE_HEADS = 4
+# Queries and keys of the three-bit mixes, and where those of two bits and below put more: embeddings, values, first eighth of ffn_down.
+_LESS_OF_QUERIES = {"IQ3_XS": "IQ3_XXS", "IQ3_XXS": "IQ2_S"}
+_MORE_OF_SMALLEST = {"IQ2_M": "IQ3_S", "IQ2_S": "IQ3_S"} | dict.fromkeys(("IQ2_XS", "IQ2_XXS", "IQ1_M", "IQ1_S"), "Q2_K")
+_EMBEDDINGS = _MORE_OF_SMALLEST | {"IQ3_XXS": "IQ3_S"}
 # With eight experts attention is small, so these mixes spend more on it.
 _OUTPUT_OF_EIGHT = ("Q2_K", "Q3_K_S", "Q3_K_M", "Q4_K_S", "Q4_K_M", "IQ4_XS", "IQ4_NL", "IQ3_M", "IQ3_XS", "IQ3_XXS")
 
@@ -80,12 +86,12 @@ def _type(tensor: TensorShape, mix: str, blocks: int, *, kv_head_group: int, tie
     if tensor.role == "output" or (tied and tensor.name == "token_embd"):
         if base in ("Q8_0", "MXFP4") or columns % BITS[base][1]:
             return "Q8_0"
-        return _fitting("Q5_K" if base.startswith("IQ2") or mix == "IQ3_XXS" else "Q6_K", columns)
+        return _fitting("Q5_K" if base.startswith(("IQ1", "IQ2")) or mix == "IQ3_XXS" else "Q6_K", columns)
     # 3
     if base == "MXFP4":
         return "MXFP4" if tensor.role == "expert" else "Q8_0"
     # 4
-    kind = base
+    kind = _EMBEDDINGS.get(mix, base) if tensor.name == "token_embd" else base
     if tensor.layer is not None:
         kind = _more(tensor.name.split(".", 2)[2], tensor.layer, blocks, mix, base, kv_head_group, experts)
     # 5
@@ -109,12 +115,17 @@ def _more(part: str, layer: int, blocks: int, mix: str, base: str, kv_head_group
         return "Q8_0"
     if part == "attn_v":
         return _value_type(layer, blocks, mix, base, kv_head_group)
+    if part in ("attn_q", "attn_k"):
+        return _LESS_OF_QUERIES.get(mix, base)
+    if part in ("ffn_gate", "ffn_up") and mix == "IQ3_XS":
+        return "IQ3_XXS" if blocks // 8 <= layer < 7 * blocks // 8 else base
     if part.startswith("ffn_down"):
         return _down_type(layer, blocks, mix, base)
     if part == "attn_output":
         if experts == 8:
             return "Q5_K" if mix in _OUTPUT_OF_EIGHT else base
-        return {"Q2_K": "Q3_K", "Q3_K_M": "Q4_K", "Q3_K_L": "Q5_K", "IQ3_M": "Q4_K", "IQ3_XXS": "IQ3_S", "IQ2_M": "IQ3_S"}.get(mix, base)
+        more = {"Q2_K": "Q3_K", "Q3_K_M": "Q4_K", "Q3_K_L": "Q5_K", "IQ3_M": "Q4_K", "IQ3_XXS": "IQ3_S", "IQ2_M": "IQ3_S", "IQ2_S": "IQ3_S"}
+        return more.get(mix, "IQ2_XXS" if base.startswith("IQ1") else base)
     if part == "attn_qkv":
         return {"Q3_K_M": "Q4_K", "Q3_K_L": "Q4_K", "IQ3_M": "Q4_K", "Q4_K_M": "Q5_K", "Q5_K_M": "Q6_K"}.get(mix, base)
     return base
@@ -130,8 +141,8 @@ def _value_type(layer: int, blocks: int, mix: str, base: str, kv_head_group: int
         return "Q5_K" if layer < 2 else "Q4_K"
     if mix == "Q2_K":
         return "Q4_K" if wide else "Q3_K"
-    if mix in ("IQ3_XXS", "IQ3_XS", "IQ2_M"):
-        return "Q4_K" if wide else base
+    if mix in ("IQ3_XXS", "IQ3_XS", "IQ3_S") or mix in _MORE_OF_SMALLEST:
+        return "Q4_K" if wide else _MORE_OF_SMALLEST.get(mix, base)
     if mix in ("IQ4_NL", "IQ4_XS"):
         return "Q5_K" if wide else base
     return {"Q3_K_L": "Q5_K", "IQ3_M": "Q4_K"}.get(mix, base)
@@ -147,4 +158,6 @@ def _down_type(layer: int, blocks: int, mix: str, base: str) -> str:
         return "Q5_K" if first else base
     if mix == "IQ3_M":
         return "Q4_K" if first else base
+    if mix in _MORE_OF_SMALLEST:
+        return _MORE_OF_SMALLEST[mix] if first else base
     return {"Q2_K": "Q3_K", "Q3_K_L": "Q5_K"}.get(mix, base)
