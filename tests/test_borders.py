@@ -12,20 +12,22 @@ SERVICES = Path(__file__).parents[1] / "services"
 MAY_IMPORT = {
     "sizing": set(),
     "wire": set(),
+    "keys": set(),
     "hardware": {"sizing"},
     "provision": {"sizing"},
     "worker": {"sizing", "hardware", "wire"},
     "diffusion": {"sizing", "wire", "hardware"},
-    "gateway": {"sizing", "wire"},
+    "gateway": {"sizing", "wire", "keys"},
     "deploy": {"sizing", "wire"},
     "doctor": {"sizing", "hardware"},
-    "cli": {"sizing", "hardware", "provision", "wire", "deploy", "doctor"},
+    "cli": {"sizing", "hardware", "provision", "wire", "deploy", "doctor", "keys"},
 }
 HEAVY = {"torch", "diffusers", "transformers", "bitsandbytes", "vllm", "xllamacpp", "gguf", "accelerate"}
 NETWORK = {"socket", "http", "urllib", "httpx", "requests", "aiohttp", "huggingface_hub"}
 NEVER = {
     "sizing": HEAVY | NETWORK | {"subprocess", "time", "asyncio", "datetime", "threading"},
     "wire": HEAVY | NETWORK | {"fastapi", "starlette", "subprocess"},
+    "keys": HEAVY | {"fastapi", "starlette", "subprocess", "asyncio"},
     "hardware": HEAVY,
     "provision": HEAVY,
     "worker": HEAVY,

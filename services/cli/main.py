@@ -9,7 +9,7 @@ import click
 # Loaded when asked for: a health check runs every few seconds and must not import the planner; an image holds what its command needs.
 COMMANDS = {
     name: f"services.cli.{name}:{name}"
-    for name in ("detect", "doctor", "probe", "models", "fit", "plan", "fetch", "serve", "status", "gateway", "worker", "health",
+    for name in ("detect", "doctor", "probe", "models", "fit", "plan", "fetch", "serve", "status", "gateway", "worker", "health", "keys",
                  "compose", "up", "upgrade")
 } | {
     "advise": "services.cli.advise:advise_command",

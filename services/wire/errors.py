@@ -10,13 +10,18 @@ ApiError                       status  code
  ├─ MethodNotAllowed              405  method_not_allowed
  ├─ ModelNotFound                 404  model_not_found
  ├─ BodyTooLarge                  413  body_too_large
+ ├─ HeadersTooLarge               431  headers_too_large
  ├─ ModelDoesNotFit               422  model_does_not_fit (+ fit)
  ├─ QueueFull                     429  queue_full (Retry-After)
+ ├─ RateLimited                   429  rate_limit_exceeded (Retry-After, x-ratelimit-*)
+ │   └─ QuotaExceeded             429  insufficient_quota
  ├─ InternalError                 500  internal_error
  ├─ BackendOutOfMemory            500  backend_out_of_memory
  ├─ BackendFailed                 502  backend_failed
  ├─ BackendStarting               503  backend_starting (Retry-After)
  ├─ NoAvailableWorker             503  no_available_worker (Retry-After)
+ ├─ TooManyConnections            503  too_many_connections (Retry-After)
+ ├─ KeysUnavailable               503  keys_unavailable (Retry-After)
  └─ DeadlineExceeded              504  timeout
 
 The body is always `{"error": {"message", "type", "param", "code"}}`, the shape that the OpenAI SDKs parse. They retry 408, 409,
@@ -96,12 +101,35 @@ class BodyTooLarge(ApiError):
     status, type, code, should_retry = 413, "invalid_request_error", "body_too_large", False
 
 
+class HeadersTooLarge(ApiError):
+    status, type, code, should_retry = 431, "invalid_request_error", "headers_too_large", False
+
+
 class ModelDoesNotFit(ApiError):
     status, type, code, should_retry = 422, "invalid_request_error", "model_does_not_fit", False
 
 
 class QueueFull(ApiError):
     status, type, code = 429, "rate_limit_error", "queue_full"
+
+
+class RateLimited(ApiError):
+    """A limit of the key. `limit_headers`: the limit in numbers, as x-ratelimit-*."""
+
+    status, type, code = 429, "rate_limit_error", "rate_limit_exceeded"
+
+    def __init__(self, message: str, *, retry_after_s: float | None = None, limit_headers: dict[str, str] | None = None) -> None:
+        super().__init__(message, retry_after_s=retry_after_s)
+        self.limit_headers = limit_headers or {}
+
+    def headers(self) -> dict[str, str]:
+        return super().headers() | self.limit_headers
+
+
+class QuotaExceeded(RateLimited):
+    """As RateLimited, for longer than a client waits."""
+
+    code, should_retry = "insufficient_quota", False
 
 
 class InternalError(ApiError):
@@ -122,6 +150,14 @@ class BackendStarting(ApiError):
 
 class NoAvailableWorker(ApiError):
     status, type, code = 503, "api_error", "no_available_worker"
+
+
+class KeysUnavailable(ApiError):
+    status, type, code = 503, "api_error", "keys_unavailable"
+
+
+class TooManyConnections(ApiError):
+    status, type, code = 503, "api_error", "too_many_connections"
 
 
 class DeadlineExceeded(ApiError):

@@ -24,7 +24,7 @@ PINNED = re.compile(r"^[a-z0-9./-]+:[a-z0-9][a-z0-9.-]*\d[a-z0-9.-]*(@sha256:[0-
 WORKERS = {name: image for name, image in IMAGES.items() if name != GATEWAY}
 # What each image's commands start from; the engine has an environment of its own.
 STARTS = {
-    "gateway": ("services.gateway.__main__", "services.cli.main", "services.cli.gateway", "services.cli.health"),
+    "gateway": ("services.gateway.__main__", "services.cli.main", "services.cli.gateway", "services.cli.health", "services.cli.keys"),
     "worker": ("services.worker.__main__", "services.cli.main", "services.cli.worker", "services.cli.health", "services.cli.fetch"),
 }
 IN_THE_ENGINE = {
