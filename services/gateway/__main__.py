@@ -16,7 +16,7 @@ from services.gateway.backends import EndpointsError
 from services.gateway.core import Gateway, Inputs
 from services.gateway.hot_protocol import hot_protocol
 from services.gateway.logs import LogHandler, RequestLog, log, log_event
-from services.gateway.server import EdgeProtocol, listen, make_server
+from services.gateway.server import listen, make_server, plain_protocol
 from services.gateway.settings import Deadlines, Limits, Settings
 from services.sizing.catalogue import Catalogue, CatalogueError, load_catalogue
 from services.sizing.planfile import PlanFileError, load_plan
@@ -45,10 +45,8 @@ def main() -> None:
         sentence = f"can't listen on {settings.host} port {settings.port} ({error.strerror or error}); choose another with --port"
         print(f"rigserve gateway: {sentence}", file=sys.stderr)
         raise SystemExit(2) from None
-    if not settings.loopback:
-        warning = "no keys are asked for: whoever reaches this address can use it"
-        log_event("open", {"host": settings.host, "warning": warning}, logging.WARNING)
-    protocol = EdgeProtocol if settings.plain_path else hot_protocol(gateway)
+    _say_who_may_ask(gateway)
+    protocol = plain_protocol(gateway) if settings.plain_path else hot_protocol(gateway)
     try:
         make_server(make_app(gateway), gateway, protocol).run(sockets=[bound])
     finally:

@@ -49,7 +49,9 @@ def _answer_errors(app: FastAPI, gateway: Gateway) -> None:
     async def http_error(request: Request, error: Exception) -> Response:
         assert isinstance(error, HTTPException)
         if error.status_code == 405:
-            return error_response(MethodNotAllowed(f"{request.method[:16]} is not a method of this route."))
+            answer = error_response(MethodNotAllowed(f"{request.method[:16]} is not a method of this route."))
+            answer.headers["allow"] = (error.headers or {}).get("Allow", "").replace("GET", "GET, HEAD")
+            return answer
         if error.status_code == 404:
             return error_response(RouteNotFound("There is no such route; the OpenAI routes are under /v1."))
         return await api_error(request, InvalidValue("The request can't be read."))

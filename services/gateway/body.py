@@ -13,6 +13,11 @@ from services.wire.errors import BodyTooLarge, InvalidValue
 
 MAX_DEPTH = 64
 MAX_FIELDS = 100
+# Parsing 10 MB made of small values took 0.4 s (keys) to 2 s (empty lists), in which nobody else is served. Text costs next to nothing.
+COUNTED_FROM_BYTES = 256 * 1024
+MAX_CONTAINERS = 50_000
+MAX_STRINGS = 200_000
+MAX_VALUES = 400_000
 _VALUE_OF = re.compile(r'"([^"\\]{1,64})"\s*:\s*-?$')
 
 
@@ -53,6 +58,8 @@ def _too_large(limit_bytes: int) -> BodyTooLarge:
 
 def parse_object(body: bytes) -> dict[str, Any]:
     """The JSON object in `body`. Raises InvalidValue, naming the field where the fault is a field's value (NaN, 1e999)."""
+    if len(body) > COUNTED_FROM_BYTES:
+        _check_parts(body)
     try:
         value = orjson.loads(body)
     except orjson.JSONDecodeError as error:
@@ -66,6 +73,18 @@ def parse_object(body: bytes) -> dict[str, Any]:
             if deeper_than(item, MAX_DEPTH - 1):
                 raise InvalidValue(f"{shown_name(name)} is nested deeper than {MAX_DEPTH} levels.", param=shown_name(name))
     return value
+
+
+def _check_parts(body: bytes) -> None:
+    """Before parsing, from the characters that begin or part values (a text may hold them too: the limits leave room for that)."""
+    counts = (
+        ("lists and objects", body.count(b"[") + body.count(b"{"), MAX_CONTAINERS),
+        ("strings", (body.count(b'"') - body.count(b'\\"')) // 2, MAX_STRINGS),
+        ("values", body.count(b","), MAX_VALUES),
+    )
+    for name, count, most in counts:
+        if count > most:
+            raise InvalidValue(f"The request body holds about {count} {name}; at most {most} are read. Send less at once.")
 
 
 def deeper_than(value: Any, levels: int) -> bool:

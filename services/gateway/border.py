@@ -75,6 +75,8 @@ class Border:
             self._check_host(hosts, scope.get("http_version", "1.1"))
             if origins and scope["method"] not in SAFE_METHODS:
                 self._check_origin(origins, hosts)
+            if scope["method"] == "HEAD":  # as GET; uvicorn, which has the scope as it was, leaves the body out
+                scope = {**scope, "method": "GET"}
             await self._app(scope, receive, named_send)
         except ApiError as error:
             await answer(named_send, error)

@@ -14,10 +14,11 @@ from typing import Any, ClassVar
 
 from services.gateway.border import allowed_hosts
 from services.gateway.core import Gateway
+from services.gateway.edge import EdgeProtocol
 from services.gateway.hot_exchange import HotExchange
 from services.gateway.hot_head import HeadBook
 from services.gateway.hot_heads import AnswerHeads
-from services.gateway.server import EdgeProtocol
+from services.gateway.server import edge_of
 
 WHOLE_S = 0.2  # many clients send head and body in two writes; what is not whole by then is the application's, which has the deadlines
 MAX_HOT_BODY_BYTES = 1024 * 1024
@@ -29,6 +30,7 @@ def hot_protocol(of_gateway: Gateway) -> type[EdgeProtocol]:
 
     class BoundProtocol(HotProtocol):
         gateway = of_gateway
+        edge = edge_of(of_gateway)
         heads = HeadBook(
             allowed_hosts(of_gateway.settings.host), min(MAX_HOT_BODY_BYTES, of_gateway.settings.limits.body_bytes)
         )  # fmt: skip
@@ -81,6 +83,7 @@ class HotProtocol(EdgeProtocol):
                 hot = HotExchange(self, self.gateway, request, data)
                 if hot.start():
                     self._hot, self._later = hot, data[request.end :]
+                    self._due_s = 0.0  # a request has come: the edge waits for nothing
                     return
         super().data_received(data)  # 5
 
@@ -136,6 +139,9 @@ class HotProtocol(EdgeProtocol):
             self.data_received(later)
 
     # --- uvicorn's and asyncio's callbacks ---
+
+    def _answering(self) -> bool:
+        return self._hot is not None or super()._answering()
 
     def on_message_begin(self) -> None:
         self._inside = True

@@ -58,6 +58,7 @@ class Metrics:
         self.gone = Counter("rigserve_client_disconnects", "Clients that left before the end", ("phase",), registry=registry)
         self.fit_rejected = Counter("rigserve_fit_rejected", "Refusals because something does not fit", ("reason",), registry=registry)
         self.failures = Counter("rigserve_backend_failures", "Failed attempts by backend and kind", ("backend", "kind"), registry=registry)
+        self.edge = Counter("rigserve_edge_refusals", "Refused or cut before it was a request", ("code",), registry=registry)
         self.images = Counter("rigserve_images", "Images made", ("model", "card"), registry=registry)
         self.steps = Counter("rigserve_denoise_steps", "Denoise steps done", ("model", "card"), registry=registry)
         self.denoise = Counter("rigserve_denoise_seconds", "Time in the denoiser", ("model", "card"), registry=registry)

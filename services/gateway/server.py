@@ -1,32 +1,22 @@
-"""uvicorn as the gateway runs it: its own drain, and its own plain 400 in OpenAI's shape."""
+"""uvicorn as the gateway runs it: its own drain, its own edge, as many connections as there are file descriptors for."""
 
 from __future__ import annotations
 
 import asyncio
 import logging
+import resource
 import signal
 import socket
 from types import FrameType
 
-import orjson
 import uvicorn
 from starlette.types import ASGIApp
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from services.gateway.core import Gateway
-from services.wire.errors import InvalidValue
+from services.gateway.edge import Edge, EdgeProtocol, connection_limit
+from services.gateway.logs import log_event
 
 CLOSE_S = 2
-
-
-class EdgeProtocol(HttpToolsProtocol):
-    """What is not HTTP at all gets an error that OpenAI clients can read."""
-
-    def send_400_response(self, msg: str) -> None:
-        body = orjson.dumps(InvalidValue("The request is not valid HTTP/1.1.").body())
-        head = f"HTTP/1.1 400 Bad Request\r\ncontent-type: application/json\r\ncontent-length: {len(body)}\r\nconnection: close\r\n\r\n"
-        self.transport.write(head.encode() + body)
-        self.transport.close()
 
 
 class GatewayServer(uvicorn.Server):
@@ -65,10 +55,12 @@ class GatewayServer(uvicorn.Server):
 
 
 class _Quiet(logging.Filter):
-    """A stream that failed is ended by not ending it; uvicorn need not report that as a fault of the app."""
+    """A stream that failed is ended by not ending it; uvicorn need not report that as a fault of the app. What is no HTTP is counted
+    (rigserve_edge_refusals): a line for each would let any scanner fill the log."""
 
     def filter(self, record: logging.LogRecord) -> bool:
-        return "without completing response" not in record.getMessage()
+        message = record.getMessage()
+        return "without completing response" not in message and not message.startswith("Invalid HTTP request")
 
 
 def listen(host: str, port: int) -> socket.socket:
@@ -82,6 +74,28 @@ def listen(host: str, port: int) -> socket.socket:
         bound.close()
         raise
     return bound
+
+
+def edge_of(gateway: Gateway) -> Edge:
+    """The edge that the gateway's settings ask for, as far as there are file descriptors. Takes as many of them as the system gives."""
+    wanted = gateway.settings.limits.connections
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    open_files = min(max(soft, 2 * wanted + 256), hard) if hard != resource.RLIM_INFINITY else max(soft, 2 * wanted + 256)
+    if open_files > soft:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (open_files, hard))
+    limit = connection_limit(wanted, open_files)
+    if limit < wanted:
+        log_event("few_connections", {"wanted": wanted, "limit": limit, "open_files": open_files}, logging.WARNING)
+    return Edge(limit, gateway.settings.deadlines.head_s, lambda code: gateway.metrics.edge.labels(code).inc())
+
+
+def plain_protocol(gateway: Gateway) -> type[EdgeProtocol]:
+    """The protocol class of a gateway without the short way."""
+
+    class BoundProtocol(EdgeProtocol):
+        edge = edge_of(gateway)
+
+    return BoundProtocol
 
 
 def make_server(app: ASGIApp, gateway: Gateway, protocol: type[EdgeProtocol] = EdgeProtocol) -> GatewayServer:

@@ -12,13 +12,15 @@ WINDOWS_S = {"10s": 10, "1m": 60, "5m": 300, "1h": 3600}
 class Deadlines:
     """How long each phase of a request may take.
 
-    `first_byte_s` is the least: it grows to five times the predicted prefill of a long prompt. `inter_token_s`: between two reads of a
-    stream. `write_s`: until a client takes what is ready for it. `image_s`: the least for an image job, which may take three times its
-    predicted time. `total_s`: everything after the queue. `connect_s`: a network loses a packet now and then, and it is sent again after
-    1 s; a container that is gone never answers, and another may be tried.
+    `head_s`: until the head of a request is whole, from the connection or its first byte on. `first_byte_s` is the least: it grows to five
+    times the predicted prefill of a long prompt. `inter_token_s`: between two reads of a stream. `write_s`: until a client takes what is
+    ready for it. `image_s`: the least for an image job, which may take three times its predicted time. `total_s`: everything after the
+    queue. `connect_s`: a network loses a packet now and then, and it is sent again after 1 s; a container that is gone never answers, and
+    another may be tried.
     """
 
     connect_s: float = 1.3
+    head_s: float = 10.0
     body_s: float = 60.0
     queue_s: float = 30.0
     image_queue_s: float = 300.0
@@ -32,7 +34,8 @@ class Deadlines:
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """Sizes. `queue`: requests that may wait for each text model; `image_queue`: the same for each image model."""
+    """Sizes. `queue`: requests that may wait for each text model; `image_queue`: the same for each image model. `connections`: clients at
+    once, fewer where file descriptors are few."""
 
     body_bytes: int = 10 * 1024 * 1024
     answer_bytes: int = 256 * 1024 * 1024
@@ -41,6 +44,7 @@ class Limits:
     backend_slots: int = 1024
     picture_bytes: int = 256 * 1024 * 1024
     picture_s: float = 3600.0
+    connections: int = 4096
 
 
 @dataclass(frozen=True, slots=True)

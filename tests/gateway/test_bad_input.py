@@ -168,8 +168,12 @@ def test_wrong_methods(gateway: GatewayProcess, method, path):
     assert answer.json()["error"]["code"] == ("method_not_allowed" if answer.status_code == 405 else "invalid_value")
 
 
-def test_head_has_no_body(gateway: GatewayProcess):
-    assert gateway.http.head("/v1/models").status_code == 405
+def test_head_is_get_without_the_body(gateway: GatewayProcess):
+    answer, got = gateway.http.head("/v1/models"), gateway.http.get("/v1/models")
+    assert (answer.status_code, answer.content) == (200, b"")
+    assert answer.headers["content-length"] == got.headers["content-length"]
+    refused = gateway.http.head(CHAT)
+    assert (refused.status_code, refused.content, refused.headers["allow"]) == (405, b"", "POST")
 
 
 def test_50_mb(gateway: GatewayProcess):
