@@ -45,7 +45,9 @@ def main() -> None:
         sentence = f"can't listen on {settings.host} port {settings.port} ({error.strerror or error}); choose another with --port"
         print(f"rigserve gateway: {sentence}", file=sys.stderr)
         raise SystemExit(2) from None
-    _say_who_may_ask(gateway)
+    if not settings.loopback:
+        warning = "no keys are asked for: whoever reaches this address can use it"
+        log_event("open", {"host": settings.host, "warning": warning}, logging.WARNING)
     protocol = plain_protocol(gateway) if settings.plain_path else hot_protocol(gateway)
     try:
         make_server(make_app(gateway), gateway, protocol).run(sockets=[bound])
