@@ -9,7 +9,7 @@ from typing import Protocol
 
 from services.gateway.lane import Lane
 from services.gateway.lane_slots import Measured
-from services.gateway.scheduler import Changes, ModelQueue, QueueIsFull, Seat
+from services.gateway.scheduler import PASS_S, Changes, ModelQueue, QueueIsFull, Seat
 from services.gateway.tickets import Need, Ticket, queue_limit_s
 from tests.bench.routing_cards import Card, Clock, Request
 
@@ -122,9 +122,9 @@ class Ours:
 
     def _watch(self) -> None:
         if self.queue.someone_passes:
-            self.clock.at(self.clock.now + 0.25, lambda: self._apply_once())
+            self.clock.at(self.clock.now + PASS_S, self._look_again)
 
-    def _apply_once(self) -> None:
+    def _look_again(self) -> None:
         for seat in self.queue.look_again(self.clock.now).granted:
             self._send(self.tickets.pop(seat.ticket), seat)
 

@@ -10,6 +10,7 @@ from tests.bench import routing_policies as policies
 from tests.bench.routing_cards import GIVE_UP_S, PROMPT_UNITS, Card, Clock, Request
 
 SLOWER = 5.0
+COLD_S = 10.0
 SHARED_PREFIXES = 8
 SHARED = 0.2
 # share of the requests, prompt tokens, output tokens: on average 65.8 token times
@@ -48,16 +49,17 @@ class Case:
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """`good`: the share of all requests. `counts_from_s`: requests that arrived earlier are left out. TTFT of those that were refused
-    early is not counted; of those whose clients gave up it is GIVE_UP_S."""
+    """Shares of requests. `good`: of all; `cold`: of those of the first COLD_S seconds; `late`: of those of the second half; `kinds`: of
+    each of KINDS. `ttft_p99_s`: of those that were not refused; of clients that gave up it is GIVE_UP_S."""
 
     case: Case
     good: float
+    cold: float
+    late: float
+    kinds: tuple[float, ...]
     refused: float
     ttft_p50_s: float
     ttft_p99_s: float
-    slow_half: float
-    requests: int
 
 
 def capacity(mix: str, slower: int | None = None) -> float:
@@ -108,13 +110,20 @@ def run(case: Case) -> list[Request]:
 
 def measure(case: Case) -> Result:
     requests = run(case)
-    refused = [r for r in requests if r.refused_s is not None]
     waits = sorted(
         r.first_s - r.arrived_s if r.first_s is not None and r.done_s is not None else GIVE_UP_S for r in requests if r.refused_s is None
     )
-    mix = MIXES[case.mix]
-    slow = {i for i, _ in sorted(enumerate(mix), key=lambda pair: pair[1][0])[len(mix) // 2 :]}
     return Result(
-        case, sum(r.good() for r in requests) / len(requests), len(refused) / len(requests),
-        waits[len(waits) // 2], waits[int(len(waits) * 0.99)], sum(r.card in slow for r in requests) / len(requests), len(requests),
-    )  # fmt: skip
+        case,
+        good=good_share(requests),
+        cold=good_share([r for r in requests if r.arrived_s < COLD_S]),
+        late=good_share([r for r in requests if r.arrived_s >= case.seconds / 2]),
+        kinds=tuple(good_share([r for r in requests if r.prompt_tokens == prompt]) for _, prompt, _ in KINDS),
+        refused=sum(r.refused_s is not None for r in requests) / len(requests),
+        ttft_p50_s=waits[len(waits) // 2],
+        ttft_p99_s=waits[int(len(waits) * 0.99)],
+    )
+
+
+def good_share(requests: list[Request]) -> float:
+    return sum(request.good() for request in requests) / len(requests)
