@@ -6,8 +6,9 @@ import asyncio
 
 import pytest
 
+from services.gateway.card_share import share_cards
 from services.gateway.dispatch import Dispatcher
-from services.gateway.scheduler import Lane, ModelQueue, Need, Ticket
+from services.gateway.scheduler import PASS_S, Lane, ModelQueue, Need, Ticket
 from services.wire.errors import DeadlineExceeded, NoAvailableWorker, QueueFull
 
 
@@ -110,3 +111,52 @@ async def test_those_who_wait_for_a_lane_that_goes_are_told() -> None:
     go.set()
     await holder
     assert lane.in_flight == 0
+
+
+async def test_a_wait_that_would_be_too_long_is_refused_at_once() -> None:
+    d, lane = dispatcher()
+    d.queues["m"].service_s = 3.0
+    async with d.seat("m", Ticket(Need()), 1):
+        with pytest.raises(QueueFull) as full:
+            async with d.seat("m", Ticket(Need(), queue_s=0.5), 30):
+                pass
+    assert full.value.retry_after_s == 3.0
+    assert "about 3.0 s, later than the 0.5 s" in full.value.message
+    assert lane.in_flight == 0
+
+
+async def test_who_passed_on_a_slow_card_is_looked_at_again() -> None:
+    """The fast card stays busy, so after a moment the slow one will do."""
+    fast, slow = Lane("fast", 8, 0.01, ready=True), Lane("slow", 1, 0.1, ready=True)
+    queue = ModelQueue(20, [fast, slow], units=50.0)
+    d = Dispatcher({"m": queue})
+    go, log = asyncio.Event(), []
+    tasks = [asyncio.create_task(hold(d, go, log, i)) for i in range(9)]
+    await settle()
+    assert (fast.in_flight, slow.in_flight, len(queue.waiting)) == (8, 0, 1)
+    await asyncio.sleep(PASS_S + 0.1)
+    assert (slow.in_flight, len(queue.waiting)) == (1, 0)
+    go.set()
+    await asyncio.gather(*tasks)
+
+
+async def test_text_that_ends_lets_a_waiting_image_start() -> None:
+    text, image = Lane("text", 4, 0.01, ready=True), Lane("image", 1, 5.0, ready=True)
+    of_text, of_images = ModelQueue(9, [text]), ModelQueue(9, [image])
+    share_cards([("card", "text", text, of_text), ("card", "image", image, of_images)])
+    d = Dispatcher({"m": of_text, "pictures": of_images})
+    go, log = asyncio.Event(), []
+    tasks = [asyncio.create_task(hold(d, go, log, i)) for i in range(4)]
+    await settle()
+
+    async def picture() -> None:
+        async with d.seat("pictures", Ticket(Need()), 5):
+            log.append(99)
+
+    drawn = asyncio.create_task(picture())
+    await settle()
+    assert 99 not in log
+    go.set()
+    await asyncio.gather(*tasks, drawn)
+    assert 99 in log
+    assert (text.in_flight, image.in_flight) == (0, 0)
