@@ -10,6 +10,7 @@ from services.gateway.directory import Directory
 from services.gateway.settings import Limits
 from services.gateway.text_request import read_text_request
 from services.sizing.fit import fit
+from services.sizing.types import ImageWorkload
 from services.wire.errors import (
     BackendStarting,
     ContextLengthExceeded,
@@ -145,5 +146,6 @@ def test_image_too_large_says_whose_limit_it_is(directory: Directory) -> None:
     assert largest is not None
     assert "gives this placement no more room" in image_too_large((64, 64), largest, fit(PLAN.cards[0], CATALOGUE.get("digits-sd"),
         HOST)).message
-    too_much = fit(PLAN.cards[1], CATALOGUE.get("sdxl"), HOST)
+    too_much = fit(PLAN.cards[1], CATALOGUE.get("sdxl"), HOST, workload=ImageWorkload(width_px=4096, height_px=4096, batch=8))
+    assert not too_much.fits
     assert too_much.reason in image_too_large((64, 64), largest, too_much).message
