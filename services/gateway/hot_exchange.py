@@ -175,8 +175,6 @@ class HotExchange:
             self._reused, self._connection = False, None
             self._connecting = asyncio.get_running_loop().create_task(self._connect())
         else:  # 3
-            if self._text is not None:
-                self._tell(self._text)
             self._failed(of_upstream(ConnectionCut("cut", not self._parser.started)))
 
     def _gather(self, body: bytes) -> None:
@@ -240,7 +238,6 @@ class HotExchange:
             framed = b""
         if text.done:
             self._transport.write(framed + b"0\r\n\r\n")
-            self._tell(text)
             self._served_whole()
             return
         if not self._paused:
@@ -251,16 +248,12 @@ class HotExchange:
             self._transport.write(framed)
 
     def _broken(self, text: TextStream) -> None:
-        self._tell(text)
         failure = of_stream(text.broken or "", text.told)
         if text.first_s is not None and not self._started:  # content and fault came in one read: what came is the client's
             self._transport.write(self._stream_head())
         if self._started and self._held:
             self._transport.write(b"%x\r\n%b\r\n" % (len(self._held), self._held))
         self._failed(failure)
-
-    def _tell(self, text: TextStream) -> None:
-        self._outcome.first_s, self._outcome.last_s, self._outcome.tokens = text.first_s, text.last_s, text.usage
 
     def _stream_head(self) -> bytes:
         """The head of the stream; from here on a failure can only be told inside the body."""
@@ -327,7 +320,10 @@ class HotExchange:
 
     def _over(self, served: bool, gone: bool = False) -> None:
         self.response_complete = True
-        self._outcome.ended_s = time.monotonic()
+        outcome, text = self._outcome, self._text
+        outcome.ended_s = time.monotonic()
+        if text is not None:
+            outcome.first_s, outcome.last_s, outcome.tokens = text.first_s, text.last_s, text.usage
         self._give_back(served)
         self.gateway.leave(self)
         self.gateway.record(self._outcome)

@@ -84,3 +84,34 @@ def test_any_bytes_parse_or_are_bad(data: bytes, headed: bool) -> None:
     parser = AnswerParser()
     with contextlib.suppress(BadAnswer):
         parser.feed((b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n" if headed else b"") + data)
+
+
+@given(st.binary(min_size=1, max_size=40), st.sampled_from([b"", b";x=y", b" "]), st.booleans())
+def test_one_chunk_is_what_feed_would_give(body: bytes, extension: bytes, upper: bool) -> None:
+    size = (b"%X" if upper else b"%x") % len(body)
+    data = size + extension + b"\r\n" + body + b"\r\n"
+    fast, slow = AnswerParser(), AnswerParser()
+    for parser in (fast, slow):
+        parser.feed(b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n")
+    start = fast.one_chunk(data)
+    if start:
+        assert data[start:-2] == body
+    assert bool(start) == (not extension and size == size.lower())
+    assert slow.feed(data) == body
+    assert slow.one_chunk(b"1\r\nx\r\n") == 3
+
+
+@pytest.mark.parametrize("data", [
+    b"0\r\n\r\n", b"1\r\nxy\r\n", b"2\r\nxy\r\n1\r\n", b"2\r\nxy", b"\r\n", b"", b"02\r\nxy\r\n", b"+2\r\nxy\r\n",
+])  # fmt: skip
+def test_not_one_chunk(data: bytes) -> None:
+    parser = AnswerParser()
+    parser.feed(b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n")
+    assert parser.one_chunk(data) == 0
+
+
+def test_inside_a_chunk_nothing_is_one_chunk() -> None:
+    parser = AnswerParser()
+    parser.feed(b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n9\r\nabc")
+    assert parser.one_chunk(b"1\r\nx\r\n") == 0
+    assert parser.feed(b"1\r\nx\r\n\r\n") == b"1\r\nx\r\n"

@@ -122,3 +122,23 @@ def test_has_content(choice: dict, content: bool) -> None:
 ])
 def test_engine_message(body: bytes, message: str | None) -> None:
     assert engine_message(body) == message
+
+
+PAYLOADS = [b'{"choices":[{"delta":{"content":"a"},"finish_reason":null}]}', b'{"choices":[{"delta":{"content":"\xe6\xbc\xa2"}}]}',
+            b'{"choices":[{"delta":{"content":"\xe6\xbc"}}]}', b'{"choices":[{"delta":{},"finish_reason":"stop"}]}',
+            b'{"choices":[],"usage":{"prompt_tokens":1,"completion_tokens":2}}', b'{"choices":[{"delta":{"content":"a"}}],"usage":null}',
+            b'{"error":{"message":"x"}}', b"[DONE]", b'{"half":', b"{}", b'{"a":"\r"}']
+
+
+@given(st.lists(st.sampled_from(PAYLOADS), max_size=6), st.sampled_from([b"\n\n", b"\r\n\r\n", b"\n"]))
+def test_a_plain_event_is_what_feed_would_pass_on_unchanged(payloads: list[bytes], end: bytes) -> None:
+    """Fed one event at a time, the stream that looks for plain events first ends up exactly as one that never does."""
+    fast, slow = TextStream(True), TextStream(True)
+    for number, payload in enumerate([b'{"choices":[{"delta":{"content":"first"}}]}', *payloads]):
+        data = b"data: " + payload + (end if number else b"\n\n")
+        if fast.done or fast.broken:
+            break
+        passed = data if fast.plain_event(data, 0, len(data), number) else fast.feed(data, number)
+        assert passed == slow.feed(data, number)
+        for name in ("events", "usage", "first_s", "last_s", "done", "broken", "told"):
+            assert getattr(fast, name) == getattr(slow, name), name
