@@ -26,15 +26,17 @@ SMALL_HOST_BYTES = 12 * 2**30
 @click.command(epilog="Example: rigserve serve --engine llamacpp --port 8080")
 @click.option("--plan", "plan_file", type=click.Path(exists=True, dir_okay=False, path_type=Path),
               help="Obey this plan. Default: ./plan.yaml where there is one, else a plan made now for this machine.")
-@click.option("--host", default="127.0.0.1", show_default=True, help="Address of the gateway. Beyond loopback, anyone there can use it.")
+@click.option("--host", default="127.0.0.1", show_default=True,
+              help="Address of the gateway. Beyond loopback it asks for keys (`rigserve keys`), or give --open.")
 @click.option("--port", default=8000, show_default=True, type=click.IntRange(1, 65535), help="Port of the gateway.")
 @click.option("--want", multiple=True, help="MODEL or MODEL:COPIES for a plan made now; may be repeated.")
 @click.option("--card-memory", help="Budget of the simulated CPU card, as 4GiB (only where no GPU is found).")
 @click.option("--run-dir", type=click.Path(file_okay=False, path_type=Path), default=PROJECT / "run", envvar="RIGSERVE_RUN",
               help="Where logs, tokens and the plan of a run are kept. Default: run/ of the project.")
+@click.option("--open", "opened", is_flag=True, help="While there are no keys, serve whoever reaches --host.")
 @engine_option
 def serve(plan_file: Path | None, host: str, port: int, want: tuple[str, ...], card_memory: str | None, run_dir: Path,
-          engine: str | None) -> None:
+          opened: bool, engine: str | None) -> None:
     """Set up what is missing, start one worker per placement and the gateway, and keep them running until Ctrl-C."""
     signal.signal(signal.SIGTERM, _interrupt)  # until the stack owns the signals: end an install as Ctrl-C would
     require_free_port(host, port)
@@ -46,7 +48,7 @@ def serve(plan_file: Path | None, host: str, port: int, want: tuple[str, ...], c
     if not plan.placements:
         raise click.ClickException("the plan places no model on any card, so there is nothing to serve")
     prepared = prepare(plan)
-    stack = Stack(obeyed, host, port, folder, one_by_one=_small_host(plan))
+    stack = Stack(obeyed, host, port, folder, one_by_one=_small_host(plan), opened=opened)
     stack.build(prepared)
     stack.start()
     try:

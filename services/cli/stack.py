@@ -20,6 +20,7 @@ from types import FrameType
 import click
 
 from services.cli.child import Child
+from services.cli.gateway import database_flags
 from services.cli.prepare import Prepared
 
 PROJECT = Path(__file__).parents[2]
@@ -60,6 +61,7 @@ class Stack:
     """All children of one `rigserve serve`. The folder is emptied at the start: nothing of an older run is believed.
 
     `one_by_one`: the workers share a load lock, so that a small host never loads two models at once, at a restart neither.
+    `opened`: without keys, others than this machine may ask too.
     """
 
     plan_file: Path
@@ -69,6 +71,7 @@ class Stack:
     gateway: Child = field(init=False)
     workers: list[Child] = field(default_factory=list)
     one_by_one: bool = False
+    opened: bool = False
     stopping: int = 0
     _restart_at: dict[str, float] = field(default_factory=dict)
 
@@ -95,7 +98,8 @@ class Stack:
             self.workers.append(Child(f"worker {ident}", argv, PROJECT, self.folder / "logs" / f"{ident}.worker.log"))
         endpoints_file = _private_file(self.folder / "endpoints.json", json.dumps({"endpoints": endpoints}, indent=2))
         self.gateway = Child("gateway", [sys.executable, "-m", "services.gateway", "--plan", str(self.plan_file),
-                                         "--endpoints", str(endpoints_file), "--host", self.host, "--port", str(self.port)],
+                                         "--endpoints", str(endpoints_file), "--host", self.host, "--port", str(self.port),
+                                         "--open-status", *database_flags(None), *(("--open",) if self.opened else ())],
                              PROJECT, self.folder / "logs" / "gateway.log")
 
     def start(self) -> None:

@@ -10,6 +10,9 @@ from services.sizing.units import GIB, MIB
 
 ENDPOINTS_IN_CONTAINER = "/etc/rigserve/endpoints.json"
 GATEWAY_PORT = 8000
+PUBLISHED_ON = "${RIGSERVE_BIND:-127.0.0.1}"
+KEYS_VOLUME = "keys"
+KEYS_IN_CONTAINER = "/var/lib/rigserve"  # the image's DATABASE_URL is a file there
 GATEWAY_DRAIN_S = 10  # the gateway's own grace for streams that run
 PROMETHEUS = "prom/prometheus:v2.53.4"
 GRAFANA = "grafana/grafana:11.6.0"
@@ -24,12 +27,19 @@ def gateway_service(rig: Rig) -> Service:
     return Service(
         name="gateway", role="gateway",
         image=Image(row.reference(rig.options.version), True, Build(row.dockerfile, tuple(row.build_args(rig.options.version).items()))),
-        notes=("The OpenAI API, and the only published port: on loopback unless RIGSERVE_BIND says otherwise.",),
+        notes=(
+            "The OpenAI API, and the only published port: on loopback unless RIGSERVE_BIND says otherwise.",
+            "API keys: docker compose exec gateway rigserve keys create NAME. Until the first one is made, the gateway answers",
+            "only while that port is on loopback: --published-on tells it, since inside its container it can't know.",
+            "--open-status: Prometheus and `rigserve status` need no key; nothing they read is a key, a prompt or a user.",
+        ),
         command=("gateway", "--plan", PLAN_IN_CONTAINER, "--endpoints", ENDPOINTS_IN_CONTAINER,
-                 "--host", "0.0.0.0", "--port", str(GATEWAY_PORT)),  # noqa: S104 - of its container
-        user=USER, networks=("workers", "edge"), ports=(Port("${RIGSERVE_BIND:-127.0.0.1}", "${RIGSERVE_PORT:-8000}", GATEWAY_PORT),),
+                 "--host", "0.0.0.0", "--port", str(GATEWAY_PORT),  # noqa: S104 - of its container
+                 "--published-on", PUBLISHED_ON, "--open-status"),
+        user=USER, networks=("workers", "edge"), ports=(Port(PUBLISHED_ON, "${RIGSERVE_PORT:-8000}", GATEWAY_PORT),),
         configs=(("plan", PLAN_IN_CONTAINER), ("endpoints", ENDPOINTS_IN_CONTAINER)),
         secrets=tuple(rig.names[placement.id] for placement in rig.plan.placements), tmpfs=(_TMP,),
+        mounts=(Mount(KEYS_VOLUME, KEYS_IN_CONTAINER, read_only=False),),
         health=Health((PROGRAM, "health", "gateway"), 60), memory_bytes=GATEWAY_BYTES,
         memory_why="41 MiB when idle (docs/footprint.md); pictures that wait for their client take the rest",
         stop_grace_s=GATEWAY_DRAIN_S + 5, labels=(("rigserve.inputs", digest([rig.plan, dict(rig.names)])),),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from services.deploy.around import GRAFANA_SECRET, gateway_service, loadtest_services, monitoring_services
+from services.deploy.around import GRAFANA_SECRET, KEYS_VOLUME, gateway_service, loadtest_services, monitoring_services
 from services.deploy.images import Image
 from services.deploy.names import service_names
 from services.deploy.options import Options
@@ -54,6 +54,7 @@ def _volumes(images: Mapping[str, Image], environments: Mapping[str, None]) -> t
         Volume("weights", "read-only in workers; RIGSERVE_WEIGHTS=/a/folder puts a folder of the host in its place"),
         Volume(LOAD_LOCK, "the file that only one worker at a time may hold while its model loads", memory_bytes=MIB),
         *(Volume(cache_volume(name), "kernels that the engine compiled; lost, they are compiled again") for name in kept),
+        Volume(KEYS_VOLUME, "API keys (as SHA-256), usage and the audit log: worth a backup"),
         Volume("prometheus", "30 days of metrics, at most 2 GB"),
         Volume("grafana", "Grafana's own settings"),
     )

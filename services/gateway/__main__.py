@@ -14,6 +14,7 @@ from pathlib import Path
 from services.gateway.app import make_app
 from services.gateway.backends import EndpointsError
 from services.gateway.core import Gateway, Inputs
+from services.gateway.door import Mode
 from services.gateway.hot_protocol import hot_protocol
 from services.gateway.logs import LogHandler, RequestLog, log, log_event
 from services.gateway.server import listen, make_server, plain_protocol
@@ -45,14 +46,26 @@ def main() -> None:
         sentence = f"can't listen on {settings.host} port {settings.port} ({error.strerror or error}); choose another with --port"
         print(f"rigserve gateway: {sentence}", file=sys.stderr)
         raise SystemExit(2) from None
-    if not settings.loopback:
-        warning = "no keys are asked for: whoever reaches this address can use it"
-        log_event("open", {"host": settings.host, "warning": warning}, logging.WARNING)
+    _say_who_may_ask(gateway)
     protocol = plain_protocol(gateway) if settings.plain_path else hot_protocol(gateway)
     try:
         make_server(make_app(gateway), gateway, protocol).run(sockets=[bound])
     finally:
         requests.flush()
+
+
+def _say_who_may_ask(gateway: Gateway) -> None:
+    mode, settings = gateway.ledger.door.mode, gateway.settings
+    host = settings.published_on or settings.host
+    said = {
+        Mode.UNKEYED: "there are no keys: whoever reaches this address may ask" + (" (this machine only)" if settings.loopback else ""),
+        Mode.KEYED: "a key is asked for",
+        Mode.NO_KEYS: "there are no keys, and others can reach this address, so nobody is served: make one with `rigserve keys create`"
+                      + ("" if settings.database else " and name its --database") + ", or say --open",
+        Mode.CLOSED: "the keys can't be read: nobody is served until they can",
+    }
+    level = logging.INFO if mode is Mode.KEYED or (mode is Mode.UNKEYED and settings.loopback) else logging.WARNING
+    log_event("open" if mode is Mode.UNKEYED else mode.value, {"host": host, "said": said[mode]}, level)
 
 
 def read_inputs(settings: Settings) -> Inputs:
@@ -77,6 +90,11 @@ def parse_arguments(argv: list[str]) -> Settings:
     parser.add_argument("--port", type=int, default=8000)
     parser.add_argument("--models-dir", type=Path, help="the model catalogue (default: the project's models/)")
     parser.add_argument("--drain-grace-s", type=_seconds, default=10.0, help="how long running requests may take after SIGTERM")
+    parser.add_argument("--database", default=os.environ.get("DATABASE_URL"), metavar="URL",
+                        help="keys and usage: a file, sqlite:///... or postgresql://... (default: DATABASE_URL, else none)")
+    parser.add_argument("--open", action="store_true", help="while there are no keys, serve whoever reaches --host")
+    parser.add_argument("--published-on", metavar="ADDRESS", help="in a container: the host's address that its port is published on")
+    parser.add_argument("--open-status", action="store_true", help="answer /metrics, /v1/cards and /v1/throughput without a key")
     parser.add_argument("--plain-path", action="store_true", help=argparse.SUPPRESS)  # every request by way of the application: for tests
     parser.add_argument("--poll-s", type=_seconds, default=1.0, help="how often workers are asked how they are")
     for name in Deadlines.__slots__:
@@ -96,6 +114,7 @@ def parse_arguments(argv: list[str]) -> Settings:
         given.drain_grace_s, given.poll_s,
         Deadlines(**{name: getattr(given, f"deadline_{name}") for name in Deadlines.__slots__}),
         Limits(**{name: getattr(given, f"limit_{name}") for name in Limits.__slots__}), given.plain_path,
+        given.database or None, given.open, given.published_on or None, given.open_status,
     )
 
 

@@ -6,18 +6,21 @@ import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
-from fastapi import FastAPI, Request, Response
+from fastapi import Depends, FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp
 
+from services.gateway.access import Guard
 from services.gateway.body import ClientGone
 from services.gateway.border import Border, allowed_hosts
 from services.gateway.core import Gateway
 from services.gateway.json_response import error_response
 from services.gateway.outcome import Ending, Outcome
+from services.gateway.routes_admin import admin_routes
 from services.gateway.routes_openai import openai_routes
 from services.gateway.routes_ops import ops_routes
+from services.gateway.routes_usage import usage_routes
 from services.wire.errors import ApiError, InternalError, InvalidValue, MethodNotAllowed, RouteNotFound
 
 MEASURED = {"/v1/chat/completions", "/v1/completions", "/v1/images/generations"}
@@ -29,12 +32,17 @@ def make_app(gateway: Gateway) -> ASGIApp:
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         gateway.fleet.start()
+        gateway.ledger.start()
         yield
         await gateway.fleet.stop()
+        await gateway.ledger.stop()
 
-    app = FastAPI(title="rigserve", docs_url=None, redoc_url=None, openapi_url=None, redirect_slashes=False, lifespan=lifespan)
+    app = FastAPI(title="rigserve", docs_url=None, redoc_url=None, openapi_url=None, redirect_slashes=False, lifespan=lifespan,
+                  dependencies=[Depends(Guard(gateway))])
     app.include_router(openai_routes(gateway))
     app.include_router(ops_routes(gateway))
+    app.include_router(usage_routes(gateway))
+    app.include_router(admin_routes(gateway))
     _answer_errors(app, gateway)
     return Border(app, allowed_hosts(gateway.settings.host))
 
@@ -78,5 +86,6 @@ def refused(request: Request, error: ApiError, gateway: Gateway) -> None:
     now = time.monotonic()
     state = request.state
     outcome = Outcome(state.request_id, state.engine_request_id, request.url.path, now, getattr(state, "model_id", None))
+    outcome.caller = getattr(state, "caller", None)
     outcome.status, outcome.code, outcome.ending, outcome.ended_s = error.status, error.code, Ending.REFUSED, now
     gateway.record(outcome)

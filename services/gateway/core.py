@@ -9,13 +9,16 @@ import time
 from dataclasses import dataclass
 from typing import Protocol
 
+from services.gateway.access_metrics import AccessCollector
 from services.gateway.admission import View
 from services.gateway.backends import Backend, from_flag, plan_backends
 from services.gateway.directory import Directory, spec_of
 from services.gateway.dispatch import Dispatcher
+from services.gateway.door import Caller
 from services.gateway.engine_errors import AttemptFailed
 from services.gateway.fits import FitBook
 from services.gateway.fleet import Fleet
+from services.gateway.ledger import Ledger
 from services.gateway.logs import RequestLog, log_event
 from services.gateway.metrics import Metrics
 from services.gateway.outcome import Ending, Outcome
@@ -68,14 +71,16 @@ class Gateway:
         cards = inputs.plan.cards if inputs.plan else ()
         self.throughput = Throughput(self.directory, cards, self.started_s)
         self.metrics = Metrics(self.directory, cards)
+        self.ledger = Ledger(settings)
+        self.metrics.registry.register(AccessCollector(self.ledger))
         self.pictures = Pictures(settings.limits.picture_bytes, settings.limits.picture_s, time.monotonic)
 
     def _on_ready(self, backend: Backend, ready: bool) -> None:
         self.dispatcher.set_ready(backend.model_id, backend.id, ready)
 
-    async def view(self, name: str) -> View:
-        """What is known about the model that a request names."""
-        serving = list(self.directory.models)
+    async def view(self, name: str, caller: Caller) -> View:
+        """What is known about the model that a request names, to a caller who may use it."""
+        serving = [model_id for model_id in self.directory.models if caller.may_use(model_id)]
         served = self.directory.get(name)
         if served is not None or self.catalogue is None:
             return View(name, served, serving, draining=self.draining)
@@ -114,6 +119,7 @@ class Gateway:
         now = outcome.ended_s if outcome.ended_s is not None else time.monotonic()
         self.throughput.finished(outcome, now)
         self.metrics.finished(outcome)
+        self.ledger.finished(outcome)
         if outcome.backend is not None:
             backend = outcome.backend
             backend.finished += outcome.ending is Ending.SERVED

@@ -15,6 +15,7 @@ import orjson
 from services.gateway.admission import check_text, surely_admitted
 from services.gateway.answer import AnswerParser, BadAnswer
 from services.gateway.backends import Backend
+from services.gateway.cache_salt import salted
 from services.gateway.context import certain_need
 from services.gateway.directory import Served
 from services.gateway.engine_errors import AttemptFailed, of_answer, of_stream, of_upstream
@@ -73,7 +74,8 @@ class HotExchange:
     # --- the request ---
 
     def start(self) -> bool:
-        """1. Read, check and admit. 2. It is certain to fit the context. 3. Nobody waits before it and a slot is free. 4. Send it.
+        """1. Read, check and admit, its key too. 2. It is certain to fit the context. 3. Nobody waits before it, a slot is free, and
+        its key has some left. 4. Send it.
 
         False: the application does it from the start, whatever the reason.
         """
@@ -86,11 +88,15 @@ class HotExchange:
             check_text(request, served)
         except ApiError:
             return False
+        caller = gateway.ledger.door.plain(plain.head.authorization, served.id)
+        if caller is None:
+            return False
         need = certain_need(request, served)  # 2
         if need is None or grammar_param(request.body) is not None:
             return False
-        ticket, queue = Ticket(need), served.queue  # 3
-        if queue.waiting or queue.pick(ticket) is None:
+        ticket, queue = Ticket(need, key=caller.id), served.queue  # 3
+        outcome.caller = caller
+        if queue.waiting or queue.pick(ticket) is None or not gateway.ledger.taken(outcome):
             return False
         seat = queue.request(ticket, outcome.arrived_s)
         assert seat is not None
@@ -136,7 +142,8 @@ class HotExchange:
         connection.receiver = self
         upstream, outcome = self._backend.upstream, self._outcome
         upstream.unanswered.add(self)
-        connection.transport.write(upstream.post(outcome.route, self._request.for_engine(self._served.id), outcome.engine_request_id))
+        body = salted(self._request.for_engine(self._served.id), outcome.caller, self._backend)
+        connection.transport.write(upstream.post(outcome.route, body, outcome.engine_request_id))
 
     # --- the engine's answer: Receiver ---
 
@@ -286,6 +293,7 @@ class HotExchange:
         if not self._started and failure.retry and self._served.queue.can_serve(Ticket(self._seat.ticket.need, tried)):  # 1
             self._give_back(served=False)
             self.gateway.leave(self)
+            self.gateway.ledger.undo(self._outcome)
             self.response_complete = True
             self._protocol.to_application(self._raw[: self.plain.end], self.keep_alive, tried)
             return

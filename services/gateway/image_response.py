@@ -40,6 +40,7 @@ class ImageResponse(SeatedResponse):
         self.base_url = base_url
         self.queue_s = gateway.settings.deadlines.image_queue_s
         self._body = request.for_engine(served.id, size_px)
+        self._owner = outcome.caller.id if outcome.caller else None
 
     async def need(self) -> Need:
         return Need(width_px=self.size_px[0], height_px=self.size_px[1]) if self.size_px else Need()
@@ -90,6 +91,6 @@ class ImageResponse(SeatedResponse):
         if not png.startswith(PNG):
             raise ValueError("not a PNG")
         if self.request.response_format != "b64_json":
-            picture["url"] = f"{self.base_url}/v1/images/files/{self.gateway.pictures.keep(png)}.png"
+            picture["url"] = f"{self.base_url}/v1/images/files/{self.gateway.pictures.keep(png, self._owner)}.png"
         if self.request.response_format == "url":
             del picture["b64_json"]

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from services.gateway.backends import Backend
+from services.gateway.door import Caller
 from services.wire.shapes import ImageUsage, TokenUsage
 
 
@@ -32,7 +33,8 @@ class Phase(StrEnum):
 
 @dataclass(slots=True)
 class Outcome:
-    """Times are monotonic seconds; None where that never happened. `model_id` is None when no served model was named."""
+    """Times are monotonic seconds; None where that never happened. `model_id` is None when no served model was named. `taken`: it
+    counts against the limits of `caller`'s key, with `images_taken` images, until it has ended."""
 
     request_id: str
     engine_request_id: str
@@ -53,6 +55,14 @@ class Outcome:
     ended_s: float | None = None
     tokens: TokenUsage | None = None
     images: ImageUsage | None = None
+    caller: Caller | None = None
+    taken: bool = False
+    images_taken: int = 0
+
+    @property
+    def key_id(self) -> str | None:
+        """Whose request it is; None where there are no keys."""
+        return self.caller.id if self.caller is not None else None
 
     @property
     def ttft_s(self) -> float | None:
@@ -86,11 +96,12 @@ class Outcome:
         return (self.ended_s - self.seated_s) / tokens if tokens else None
 
     def log_line(self) -> dict[str, object]:
-        """One flat line for the log: no prompt, no key, no text of the answer."""
+        """One flat line for the log (which sets the time): no prompt, no key, no text of the answer."""
         backend = self.backend
         line: dict[str, object] = {
-            "request_id": self.request_id, "engine_request_id": self.engine_request_id,
+            "time": "", "event": "request", "request_id": self.request_id, "engine_request_id": self.engine_request_id,
             "route": self.route, "model": self.model_id, "stream": self.stream,
+            "key": self.key_id,
             "status": self.status, "code": self.code, "ending": self.ending, "phase": self.phase, "attempts": self.attempts,
             "backend": backend.id if backend else None, "card": backend.card.id if backend and backend.card else None,
         }

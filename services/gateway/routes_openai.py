@@ -9,9 +9,11 @@ from typing import Any
 from fastapi import APIRouter, Request, Response
 
 from services.gateway import admission
+from services.gateway.admission import View
 from services.gateway.body import read_body
 from services.gateway.core import Gateway
 from services.gateway.directory import Served
+from services.gateway.door import Caller
 from services.gateway.image_request import definite_size, read_image_request
 from services.gateway.image_response import ImageResponse
 from services.gateway.json_response import json_response
@@ -44,22 +46,23 @@ def openai_routes(gateway: Gateway) -> APIRouter:
         return await images(gateway, request)
 
     @router.get("/images/files/{name}")
-    async def picture(name: str) -> Response:
+    async def picture(request: Request, name: str) -> Response:
         match = _PICTURE.fullmatch(name)
-        png = gateway.pictures.get(match[1]) if match else None
+        png = gateway.pictures.get(match[1], request.state.caller.id) if match else None
         if png is None:
             raise RouteNotFound("There is no such picture, or its time is over; ask for response_format b64_json to keep it.")
         return Response(png, media_type="image/png", headers=PICTURE_HEADERS)
 
     @router.get("/models")
-    async def models() -> Response:
-        return json_response(listing([model_json(gateway, served) for served in gateway.directory.models.values()]))
+    async def models(request: Request) -> Response:
+        caller: Caller = request.state.caller
+        return json_response(listing([model_json(gateway, s) for s in gateway.directory.models.values() if caller.may_use(s.id)]))
 
     @router.get("/models/{name:path}")
-    async def model(name: str) -> Response:
-        served = gateway.directory.get(name)
-        if served is None:
-            listed = ", ".join(list(gateway.directory.models)[: admission.LISTED]) or "nothing"
+    async def model(request: Request, name: str) -> Response:
+        served, caller = gateway.directory.get(name), request.state.caller
+        if served is None or not caller.may_use(served.id):
+            listed = ", ".join([ident for ident in gateway.directory.models if caller.may_use(ident)][: admission.LISTED]) or "nothing"
             raise ModelNotFound(f"There is no model of this name here. Served: {listed}.", param="model")
         return json_response(model_json(gateway, served))
 
@@ -67,16 +70,19 @@ def openai_routes(gateway: Gateway) -> APIRouter:
 
 
 async def text(gateway: Gateway, request: Request, route: Route) -> Response:
-    """1. Read. 2. Parse and check. 3. Admit. 4. A response that takes the seat when it is called."""
+    """1. Read. 2. Parse and check. 3. Admit. 4. A response that takes the seat when it is called; it counts against the key's limits
+    from here on, until `record` says that it has ended."""
     arrived_s = time.monotonic()
     raw = await read_body(request, gateway.settings.limits.body_bytes, gateway.settings.deadlines.body_s)  # 1
     asked = read_text_request(route, raw)  # 2
-    view = await gateway.view(asked.model)
-    request.state.model_id = view.served.id if view.served else None
+    view = await known_model(gateway, request, asked.model)
     served = admission.admit(view, "text", time.monotonic())  # 3
     admission.check_text(asked, served)
     outcome = Outcome(request.state.request_id, request.state.engine_request_id, route, arrived_s, served.id, asked.stream)
-    return TextResponse(gateway, served, outcome, asked, getattr(request.state, "tried", frozenset()))  # 4
+    outcome.caller = request.state.caller
+    response = TextResponse(gateway, served, outcome, asked, getattr(request.state, "tried", frozenset()))  # 4
+    gateway.ledger.take(outcome)
+    return response
 
 
 async def images(gateway: Gateway, request: Request) -> Response:
@@ -87,8 +93,7 @@ async def images(gateway: Gateway, request: Request) -> Response:
     only = gateway.directory.only("image")
     if asked.model is None and only is None:
         raise InvalidValue("model is required.", param="model")
-    view = await gateway.view(asked.model or (only.id if only else ""))
-    request.state.model_id = view.served.id if view.served else None
+    view = await known_model(gateway, request, asked.model or (only.id if only else ""))
     served = admission.admit(view, "image", time.monotonic())
     largest = admission.largest_image(served)
     held = Need(width_px=largest.lane.width_px or 0, height_px=largest.lane.height_px or 0) if largest else None
@@ -99,7 +104,19 @@ async def images(gateway: Gateway, request: Request) -> Response:
     admission.check_image(asked, served, size_px, report)
     outcome = Outcome(request.state.request_id, request.state.engine_request_id, "/v1/images/generations", arrived_s, served.id)
     base_url = f"{request.url.scheme}://{request.headers.get('host', '')}"
-    return ImageResponse(gateway, served, outcome, asked, size_px, base_url)
+    outcome.caller = request.state.caller
+    response = ImageResponse(gateway, served, outcome, asked, size_px, base_url)
+    gateway.ledger.take(outcome, asked.n)
+    return response
+
+
+async def known_model(gateway: Gateway, request: Request, name: str) -> View:
+    """What is known about the model that a request names. Raises PermissionDenied when its key may not use it."""
+    caller: Caller = request.state.caller
+    served = gateway.directory.get(name)
+    gateway.ledger.door.use(caller, name, served.id if served else None)
+    request.state.model_id = served.id if served else None
+    return await gateway.view(name, caller)
 
 
 def model_json(gateway: Gateway, served: Served) -> dict[str, Any]:

@@ -11,6 +11,7 @@ from services.gateway.backends import Backend
 from services.gateway.body import read_body
 from services.gateway.core import Gateway, nearest
 from services.gateway.directory import spec_of
+from services.gateway.door import Mode
 from services.gateway.fit_request import read_fit_request
 from services.gateway.fits import reports_json
 from services.gateway.json_response import error_response, json_response
@@ -58,14 +59,15 @@ def ops_routes(gateway: Gateway) -> APIRouter:
 
 
 def ready_response(gateway: Gateway) -> Response:
-    """200 while requests are taken and at least one model is ready."""
+    """200 while requests are taken and at least one model is ready. Which models there are is said only where no key is asked for."""
     models = {served.id: "ready" if served.ready else str(served.backends[0].state) for served in gateway.directory.models.values()}
+    shown: dict[str, Any] = {"models": models} if gateway.ledger.door.mode is Mode.UNKEYED else {}
     if gateway.draining:
-        return error_response(NoAvailableWorker("This gateway is stopping.", extra={"status": "draining", "models": models}))
+        return error_response(NoAvailableWorker("This gateway is stopping.", extra={"status": "draining", **shown}))
     if "ready" not in models.values():
-        extra = {"status": "starting", "models": models}
+        extra = {"status": "starting", **shown}
         return error_response(NoAvailableWorker("No model is ready yet.", retry_after_s=2.0, extra=extra))
-    return json_response({"status": "ready", "models": models})
+    return json_response({"status": "ready", **shown})
 
 
 def cards_json(gateway: Gateway) -> dict[str, Any]:

@@ -104,7 +104,7 @@ class SeatedResponse(Response):
 
     async def _serve(self) -> None:
         """1. What does it need? 2. A seat, and an attempt. 3. One more on another backend, if nothing was sent and one could do better."""
-        ticket = Ticket(await self.need(), self.tried)  # 1
+        ticket = Ticket(await self.need(), self.tried, key=self.outcome.key_id)  # 1
         self.outcome.phase = Phase.QUEUED
         asked_s = time.monotonic()
         for number in range(1 + len(self.tried), ATTEMPTS + 1):
@@ -119,7 +119,7 @@ class SeatedResponse(Response):
                     return
             except AttemptFailed as failure:
                 self.gateway.attempt_failed(backend, failure)
-                ticket = Ticket(ticket.need, ticket.avoid | {backend.id})
+                ticket = Ticket(ticket.need, ticket.avoid | {backend.id}, key=ticket.key)
                 if not failure.retry or number == ATTEMPTS or not self.served.queue.can_serve(ticket):
                     raise failure.error from None  # 3
                 self.outcome.phase = Phase.QUEUED

@@ -49,7 +49,9 @@ class Limits:
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """One gateway. `backends` are (model, url) pairs in the order they were given."""
+    """One gateway. `backends` are (model, url) pairs in the order they were given. `database`: of keys and usage; None: there are neither.
+    `open`: while there are no keys, others than this machine may ask too. `published_on`: where
+    the container's port is reached from outside, in the place of `host`. `open_status`: cards, throughput and metrics need no key."""
 
     host: str = "127.0.0.1"
     port: int = 8000
@@ -62,7 +64,12 @@ class Settings:
     deadlines: Deadlines = field(default_factory=Deadlines)
     limits: Limits = field(default_factory=Limits)
     plain_path: bool = False
+    database: str | None = None
+    open: bool = False
+    published_on: str | None = None
+    open_status: bool = False
 
     @property
     def loopback(self) -> bool:
-        return self.host in ("127.0.0.1", "localhost", "::1")
+        """Whether only this machine can reach it."""
+        return (self.published_on or self.host) in ("127.0.0.1", "localhost", "::1")

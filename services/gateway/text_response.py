@@ -10,6 +10,7 @@ import orjson
 
 from services.gateway.admission import context_exceeded
 from services.gateway.backends import Backend
+from services.gateway.cache_salt import salted
 from services.gateway.context import certain_need, count_prompt
 from services.gateway.engine_errors import AttemptFailed, of_answer, of_grammar, of_stream, of_upstream
 from services.gateway.fields import header_value
@@ -75,7 +76,8 @@ class TextResponse(SeatedResponse):
 
     async def _attempt(self, backend: Backend) -> None:
         deadlines = self.gateway.settings.deadlines
-        request = backend.upstream.request("POST", self.request.route, self._body, self.outcome.engine_request_id)
+        body = salted(self._body, self.outcome.caller, backend)
+        request = backend.upstream.request("POST", self.request.route, body, self.outcome.engine_request_id)
         exchange: Exchange | None = None
         try:
             async with PhaseTimer(self.outcome, deadlines.total_s) as timer:

@@ -76,13 +76,13 @@ def test_one_token_has_no_tpot() -> None:
 def test_pictures_end_by_time_and_by_size() -> None:
     now = [0.0]
     pictures = Pictures(limit_bytes=100, keep_s=10, clock=lambda: now[0])
-    first, second = pictures.keep(b"a" * 60), pictures.keep(b"b" * 40)
-    assert pictures.get(first) == b"a" * 60
-    third = pictures.keep(b"c")
-    assert pictures.get(first) is None, "the oldest goes when there are too many bytes"
-    assert pictures.get(second) == b"b" * 40
+    first, second = pictures.keep(b"a" * 60, None), pictures.keep(b"b" * 40, None)
+    assert pictures.get(first, None) == b"a" * 60
+    third = pictures.keep(b"c", None)
+    assert pictures.get(first, None) is None, "the oldest goes when there are too many bytes"
+    assert pictures.get(second, None) == b"b" * 40
     now[0] = 10.5
-    assert pictures.get(second) is None
-    assert pictures.get(third) is None
-    assert pictures.get(pictures.keep(b"x" * 1000)) is None, "one that is too large alone is not kept"
+    assert pictures.get(second, None) is None
+    assert pictures.get(third, None) is None
+    assert pictures.get(pictures.keep(b"x" * 1000, None), None) is None, "one that is too large alone is not kept"
     assert pictures._size == 0
