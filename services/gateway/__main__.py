@@ -13,6 +13,7 @@ from pathlib import Path
 
 from services.gateway.app import make_app
 from services.gateway.backends import EndpointsError
+from services.gateway.breaker import BreakerLimits
 from services.gateway.core import Gateway, Inputs
 from services.gateway.door import Mode
 from services.gateway.hot_protocol import hot_protocol
@@ -104,6 +105,9 @@ def parse_arguments(argv: list[str]) -> Settings:
         flag = "--limit-" + name.replace("_", "-")
         default = getattr(limits, name)
         parser.add_argument(flag, type=type(default), default=default, help=f"default {default:g}")
+    for name in BreakerLimits.__slots__:
+        flag, default = "--breaker-" + name.replace("_", "-"), getattr(BreakerLimits(), name)
+        parser.add_argument(flag, type=_seconds if name.endswith("_s") else type(default), default=default, help=f"default {default:g}")
     given = parser.parse_args(argv)
     if (given.plan is None) != (given.endpoints is None):
         parser.error("--plan and --endpoints belong together")
@@ -114,6 +118,7 @@ def parse_arguments(argv: list[str]) -> Settings:
         given.drain_grace_s, given.poll_s,
         Deadlines(**{name: getattr(given, f"deadline_{name}") for name in Deadlines.__slots__}),
         Limits(**{name: getattr(given, f"limit_{name}") for name in Limits.__slots__}), given.plain_path,
+        BreakerLimits(**{name: getattr(given, f"breaker_{name}") for name in BreakerLimits.__slots__}),
         given.database or None, given.open, given.published_on or None, given.open_status,
     )
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
+from services.gateway.breaker import Breaker
 from services.gateway.scheduler import Lane
 from services.gateway.settings import Limits
 from services.gateway.upstream import Upstream, parse_origin
@@ -26,7 +27,8 @@ class Backend:
     """`kind` None: not known (a `--backend` that the catalogue does not have), so every route may try it.
 
     `state` is what the worker says (or what a probe of a `--backend` finds), `reason` why it is not ready, `since_s` (monotonic) since
-    when. `status` is the worker's own last WorkerStatus. `heard_s`: when bytes of the engine last came.
+    when. `status` is the worker's own last WorkerStatus. `heard_s`: when bytes of the engine last came. `serving`: it gets requests, being
+    ready and not ejected by its `breaker`. `heartbeats`: [answered, missed]. `names`: the models that its engine listed at first.
     """
 
     id: str
@@ -45,12 +47,23 @@ class Backend:
     heard_s: float = 0.0
     held_down_until_s: float = 0.0
     doubted: bool = False  # its worker is to be asked whether the engine hangs
+    breaker: Breaker = field(default_factory=Breaker)
+    serving: bool = False
+    heartbeats: list[int] = field(default_factory=lambda: [0, 0])
+    names: frozenset[str] = frozenset()
+    named_connects: int = -1  # upstream.connects when the names were last looked at
+    retired: bool = False  # the configuration does not name it any more; only requests that began before still use it
     strikes: int = 0
     seen: bool = False
     probe_path: str = "/health"
     finished: int = 0
     failed: int = 0
     failures: dict[str, int] = field(default_factory=dict)
+
+    @property
+    def ejected(self) -> bool:
+        """Ready by what it says, but out of service: it fails too often."""
+        return self.state is WorkerState.READY and not self.breaker.closed and not self.serving
 
     @property
     def image(self) -> ImageWorkload | None:

@@ -12,10 +12,12 @@ from typing import Protocol
 from services.gateway.access_metrics import AccessCollector
 from services.gateway.admission import View
 from services.gateway.backends import Backend, from_flag, plan_backends
+from services.gateway.breaker import RetryBudget
 from services.gateway.directory import Directory, spec_of
 from services.gateway.dispatch import Dispatcher
 from services.gateway.door import Caller
-from services.gateway.engine_errors import AttemptFailed
+from services.gateway.ejector import HEARTBEAT_S
+from services.gateway.engine_errors import SAID_BY_A_WELL_ENGINE, AttemptFailed
 from services.gateway.fits import FitBook
 from services.gateway.fleet import Fleet
 from services.gateway.ledger import Ledger
@@ -66,7 +68,9 @@ class Gateway:
         self._idle = asyncio.Event()
         self.directory = Directory(_backends(inputs), inputs.catalogue, settings.limits)
         self.dispatcher = Dispatcher({served.id: served.queue for served in self.directory.models.values()})
-        self.fleet = Fleet(self.directory.backends, self._on_ready, settings.poll_s)
+        heartbeat_s = min(HEARTBEAT_S, settings.deadlines.first_byte_s)
+        self.fleet = Fleet(self.directory.backends, self._on_ready, settings.poll_s, settings.breaker, heartbeat_s)
+        self.retry_budget = RetryBudget()
         self.fits = FitBook(inputs.plan, inputs.catalogue)
         cards = inputs.plan.cards if inputs.plan else ()
         self.throughput = Throughput(self.directory, cards, self.started_s)
@@ -111,8 +115,15 @@ class Gateway:
         log_event("attempt_failed", line, logging.WARNING)
         if failure.down is not None:
             self.fleet.found_down(backend, failure.down)
+        if failure.kind not in SAID_BY_A_WELL_ENGINE:
+            self.fleet.ejector.failed(backend, time.monotonic())
         if failure.kind == "deadline":
             backend.doubted = True
+            self.fleet.ejector.doubt(backend)
+
+    def may_retry(self) -> bool:
+        """Whether a request that failed before its first byte may be tried on another backend: second attempts have a budget."""
+        return self.retry_budget.take(time.monotonic())
 
     def record(self, outcome: Outcome) -> None:
         """One request has ended: meters, metrics, what the scheduler learns, one log line."""
@@ -120,8 +131,11 @@ class Gateway:
         self.throughput.finished(outcome, now)
         self.metrics.finished(outcome)
         self.ledger.finished(outcome)
+        self.retry_budget.request()
         if outcome.backend is not None:
             backend = outcome.backend
+            if outcome.ending is Ending.SERVED:
+                backend.breaker.succeeded(now)
             backend.finished += outcome.ending is Ending.SERVED
             backend.failed += outcome.ending is Ending.FAILED
             unit_s = outcome.unit_s

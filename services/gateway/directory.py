@@ -29,7 +29,7 @@ class Served:
 
     @property
     def ready(self) -> list[Backend]:
-        return [backend for backend in self.backends if backend.state is WorkerState.READY]
+        return [backend for backend in self.backends if backend.state is WorkerState.READY and not backend.ejected]
 
     @property
     def context_tokens(self) -> int | None:

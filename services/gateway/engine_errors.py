@@ -25,6 +25,10 @@ _MEMORY = re.compile(rb"out of memory|OutOfMemory|backend_out_of_memory", re.IGN
 _LOOKS_LIKE_CODE = re.compile(r"Traceback|File \"|/[a-z]+/[a-z]|0x[0-9a-f]{6}", re.IGNORECASE)
 
 
+# An engine that says so is well: its queue is full, the token or the name is not what it knows, the request was too much for its card.
+SAID_BY_A_WELL_ENGINE = frozenset(("rejected", "busy", "token", "not_served", "out_of_memory"))
+
+
 class AttemptFailed(Exception):
     """One attempt on one backend gave nothing that could be sent on. `kind` labels the metric; `retry`: another backend may do better;
     `down`: why nothing more should be sent there for now; `own_500`: the engine itself said that it failed on this request, and may be

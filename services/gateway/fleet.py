@@ -5,12 +5,15 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import orjson
 
+from services.gateway import heartbeat
 from services.gateway.backends import Backend
+from services.gateway.breaker import BreakerLimits
+from services.gateway.ejector import HEARTBEAT_S, Ejector, OnReady
 from services.gateway.logs import log_event
 from services.gateway.upstream import ConnectFailed, UpstreamError
 from services.wire.worker import WorkerState
@@ -26,15 +29,16 @@ HEARD_S = 5.0
 # A worker notices its dead engine within a second or two; until then its "ready" is old news.
 HOLD_DOWN_S = 2.0
 
-OnReady = Callable[[Backend, bool], None]
-
 
 class Fleet:
-    """All backends. `on_ready` is told of every change between ready and not ready."""
+    """All backends. `on_ready` is told of every change between serving and not serving: what is ready can be ejected for failing."""
 
-    def __init__(self, backends: Sequence[Backend], on_ready: OnReady, poll_s: float) -> None:
+    def __init__(
+        self, backends: Sequence[Backend], on_ready: OnReady, poll_s: float, limits: BreakerLimits | None = None,
+        heartbeat_s: float = HEARTBEAT_S,
+    ) -> None:  # fmt: skip
         self.backends = {backend.id: backend for backend in backends}
-        self._on_ready = on_ready
+        self.ejector = Ejector(lambda: self.backends, on_ready, poll_s, limits or BreakerLimits(), heartbeat_s)
         self._poll_s = poll_s
         self._tasks: list[asyncio.Task[None]] = []
 
@@ -45,6 +49,7 @@ class Fleet:
             self._tasks.append(asyncio.create_task(self._watch(backend), name=f"watch {backend.id}"))
 
     async def stop(self) -> None:
+        await self.ejector.stop()
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
@@ -54,6 +59,7 @@ class Fleet:
                 backend.worker.close()
 
     async def _watch(self, backend: Backend) -> None:
+        backend.breaker.limits = self.ejector.limits
         while True:
             try:
                 await (self._probe(backend) if backend.worker is None else self._ask_worker(backend))
@@ -67,10 +73,8 @@ class Fleet:
         if state is backend.state:
             return
         log_event("backend", {"backend": backend.id, "from": backend.state, "to": state, "reason": reason})
-        was_ready = backend.state is WorkerState.READY
         backend.state, backend.since_s = state, time.monotonic()
-        if was_ready != (state is WorkerState.READY):
-            self._on_ready(backend, state is WorkerState.READY)
+        self.ejector.settle(backend.model_id)
 
     def found_down(self, backend: Backend, reason: str) -> None:
         """A request could not connect to the engine's port."""
@@ -94,6 +98,8 @@ class Fleet:
             self.mark(backend, WorkerState.UNREACHABLE, f"its worker answered {status} without a usable status")
         elif said["placement_id"] != backend.id:
             self.mark(backend, WorkerState.UNREACHABLE, "the worker of another placement answers at its address")
+        elif said.get("model_id", backend.model_id) != backend.model_id:
+            self.mark(backend, WorkerState.UNREACHABLE, f"its worker serves another model now, not {backend.model_id}")
         else:
             self._worker_said(backend, said)
 
@@ -130,6 +136,7 @@ class Fleet:
             if status in (404, 405, 501) and backend.probe_path == "/health":
                 backend.probe_path = "/v1/models"
                 status, _ = await backend.upstream.fetch("GET", backend.probe_path, timeout_s=PROBE_TIMEOUT_S)
+            same = status >= 500 or await self._same_model(backend)
         except ConnectFailed as error:
             backend.strikes = 0
             self.mark(backend, WorkerState.UNREACHABLE, str(error))
@@ -143,8 +150,22 @@ class Fleet:
                 self.mark(backend, WorkerState.LOADING, "it answers 503: it is not ready")
             elif status >= 500:
                 self.mark(backend, WorkerState.UNREACHABLE, f"it answers {status}")
+            elif not same:
+                self.mark(backend, WorkerState.UNREACHABLE, f"it serves another model now, not {backend.model_id}")
             else:
                 self.mark(backend, WorkerState.READY, None)
+
+    async def _same_model(self, backend: Backend) -> bool:
+        """Whether the engine still lists one of the models that it listed at first, or ours: it may have been started anew with another.
+        Looked at when a connection was made since, so what answers may be another process. An engine that lists nothing is believed."""
+        upstream = backend.upstream
+        if backend.named_connects == upstream.connects and backend.state is WorkerState.READY:
+            return True
+        status, body = await upstream.fetch("GET", "/v1/models", timeout_s=PROBE_TIMEOUT_S)
+        backend.named_connects = upstream.connects
+        names = heartbeat.models_of(body) if status == 200 else frozenset()
+        backend.names = backend.names or names
+        return not names or backend.model_id in names or not names.isdisjoint(backend.names)
 
 
 def parse_status(body: bytes) -> dict[str, Any] | None:

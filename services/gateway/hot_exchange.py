@@ -290,7 +290,8 @@ class HotExchange:
             return
         self.gateway.attempt_failed(self._backend, failure)
         tried = frozenset({self._backend.id})
-        if not self._started and failure.retry and self._served.queue.can_serve(Ticket(self._seat.ticket.need, tried)):  # 1
+        other = not self._started and failure.retry and self._served.queue.can_serve(Ticket(self._seat.ticket.need, tried))
+        if other and self.gateway.may_retry():  # 1
             self._give_back(served=False)
             self.gateway.leave(self)
             self.gateway.ledger.undo(self._outcome)

@@ -118,6 +118,8 @@ def _backend_json(backend: Backend, now: float) -> dict[str, Any]:
         "state": backend.state,
         "state_for_s": round(now - backend.since_s, 3),
         "reason": backend.reason,
+        "breaker": backend.breaker.phase,
+        "ejected": backend.ejected,
         "slots": backend.lane.slots,
         "in_flight": backend.lane.in_flight,
         "served": backend.finished,

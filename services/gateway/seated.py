@@ -120,7 +120,7 @@ class SeatedResponse(Response):
             except AttemptFailed as failure:
                 self.gateway.attempt_failed(backend, failure)
                 ticket = Ticket(ticket.need, ticket.avoid | {backend.id}, key=ticket.key)
-                if not failure.retry or number == ATTEMPTS or not self.served.queue.can_serve(ticket):
+                if not failure.retry or number == ATTEMPTS or not self.served.queue.can_serve(ticket) or not self.gateway.may_retry():
                     raise failure.error from None  # 3
                 self.outcome.phase = Phase.QUEUED
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from services.gateway.breaker import BreakerLimits
+
 WINDOWS_S = {"10s": 10, "1m": 60, "5m": 300, "1h": 3600}
 
 
@@ -64,6 +66,7 @@ class Settings:
     deadlines: Deadlines = field(default_factory=Deadlines)
     limits: Limits = field(default_factory=Limits)
     plain_path: bool = False
+    breaker: BreakerLimits = field(default_factory=BreakerLimits)
     database: str | None = None
     open: bool = False
     published_on: str | None = None

@@ -45,14 +45,21 @@ def _of_backends(backends: Sequence[Backend]) -> list[Metric]:
     state = GaugeMetricFamily("rigserve_backend_state", "1 for the state that the backend is in", labels=(*BACKEND, "state"))
     running = GaugeMetricFamily("rigserve_requests_running", "Taken seats", labels=BACKEND)
     slots = GaugeMetricFamily("rigserve_backend_slots", "Seats", labels=BACKEND)
+    ejected = GaugeMetricFamily("rigserve_backend_ejected", "1 while it is ready but out of service for failing", labels=BACKEND)
+    opened = CounterMetricFamily("rigserve_breaker_opened", "How often the breaker of a backend has opened", labels=BACKEND)
+    beats = CounterMetricFamily("rigserve_heartbeats", "One-token requests of ours to an engine in doubt", labels=(*BACKEND, "answered"))
     for backend in backends:
         labels = _labels(backend)
+        ejected.add_metric(labels, backend.ejected)
+        opened.add_metric(labels, backend.breaker.opened)
+        for answered, count in zip(("true", "false"), backend.heartbeats, strict=True):
+            beats.add_metric([*labels, answered], count)
         ready.add_metric(labels, backend.state is WorkerState.READY)
         running.add_metric(labels, backend.lane.in_flight)
         slots.add_metric(labels, backend.lane.slots)
         for one in WorkerState:
             state.add_metric([*labels, one.value], backend.state is one)
-    return [ready, state, running, slots]
+    return [ready, state, running, slots, ejected, opened, beats]
 
 
 def _of_engines(backends: Sequence[Backend]) -> list[Metric]:

@@ -253,6 +253,7 @@ class Upstream:
 
     def __init__(self, origin: Origin, token: str | None = None) -> None:
         self.origin = origin
+        self.connects = 0  # connections that were made: each may have met another engine than the last
         self._idle: list[Connection] = []
         self.unanswered: set[Waiting] = set()
         self._tls = ssl.create_default_context() if origin.tls else None
@@ -292,10 +293,12 @@ class Upstream:
                     raise
         return await self._exchange(await self.connect(connect_s), request)
 
-    async def fetch(self, method: str, path: str, body: bytes = b"", *, timeout_s: float) -> tuple[int, bytes]:
+    async def fetch(
+        self, method: str, path: str, body: bytes = b"", *, timeout_s: float, request_id: str | None = None
+    ) -> tuple[int, bytes]:
         """A whole small exchange: status and body. Raises UpstreamError or TimeoutError."""
         async with asyncio.timeout(timeout_s):
-            exchange = await self.ask(self.request(method, path, body), timeout_s)
+            exchange = await self.ask(self.request(method, path, body, request_id), timeout_s)
             try:
                 head = await exchange.head()
                 return head.status, await exchange.read_all(MAX_FETCH_BYTES)
@@ -323,6 +326,7 @@ class Upstream:
     async def connect(self, connect_s: float) -> Connection:
         """A new connection. Raises ConnectFailed."""
         origin = self.origin
+        self.connects += 1
         loop = asyncio.get_running_loop()
         try:
             async with asyncio.timeout(connect_s):

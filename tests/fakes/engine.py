@@ -10,11 +10,13 @@ It prints one line `fake engine ready on http://127.0.0.1:PORT` when it listens.
     POST /fake/fault {"mode": M, "after_tokens": 3, "times": 1, "delay_s": 8}   the next `times` requests meet M (null: all)
     POST /fake/settings {"itl_s": 0.1, "ttft_s": 0.0, "context": 64}
     POST /fake/reset      no fault, settings of the command line, counters 0
-    GET  /fake/state      {"running", "served", "aborted", "chunks", "model_connections", "seen": [{"path", "headers", "body"}]}
+    GET  /fake/state      {"running", "served", "aborted", "chunks", "heartbeats", "model_connections",
+                          "seen": [{"path", "headers", "body"}]}
 
 Faults of a request: die_mid_stream (TCP reset after `after_tokens`), die_before_first, hang, stall (after `after_tokens`),
 eof_without_done, done_only, role_only, error_event, bad_chunk, half_utf8, split_chunks, big_chunk (one of 10 MB),
-fat_chunks (each 64 KiB), error_400, error_429, error_500, error_503, out_of_memory, not_a_png, exit (the whole process).
+fat_chunks (each 64 KiB), endless (goes on past max_tokens),
+error_400, error_429, error_500, error_503, out_of_memory, not_a_png, exit (the whole process).
 Faults of side routes: slow_health, health_503, slow_tokenize. `loading`: 503 everywhere, as llama.cpp does.
 """
 
@@ -35,6 +37,7 @@ from tests.fakes import answers
 from tests.fakes.http import Reply, Request, Server
 
 SIDE_FAULTS = {"slow_health", "health_503", "slow_tokenize"}
+HEARTBEAT_ID = "rigserve-heartbeat"  # services/gateway/heartbeat.py
 MODEL_ROUTES = {"/v1/chat/completions", "/v1/completions", "/v1/images/generations"}
 
 
@@ -75,14 +78,14 @@ class FakeEngine:
         self.token = token
         self.fault = fault
         self.ready_at = time.monotonic() + load_s
-        self.running = self.served = self.aborted = self.chunks = 0
+        self.running = self.served = self.aborted = self.chunks = self.heartbeats = 0
         self.prompt_tokens = self.output_tokens = 0
         self.seen: list[dict[str, Any]] = []
         self.model_connections: set[int] = set()
         self.slot = asyncio.Lock()
 
     def on_abort(self, request: Request, reply: Reply) -> None:
-        if request.path in MODEL_ROUTES:
+        if request.path in MODEL_ROUTES and request.headers.get("x-request-id") != HEARTBEAT_ID:
             self.aborted += 1
 
     async def handle(self, request: Request, reply: Reply) -> None:
@@ -128,6 +131,8 @@ class FakeEngine:
 
     async def model_route(self, request: Request, reply: Reply) -> None:
         body = request.json()
+        if request.headers.get("x-request-id") == HEARTBEAT_ID:
+            return await self.heartbeat(body, request, reply)
         self.model_connections.add(id(reply.writer))
         self.seen.append({"path": request.path, "headers": request.headers, "body": body})
         fault = self.fault.take()
@@ -145,6 +150,15 @@ class FakeEngine:
         finally:
             self.running -= 1
             self.chunks += reply.chunks
+
+    async def heartbeat(self, body: dict[str, Any], request: Request, reply: Reply) -> None:
+        """A request of the gateway's own: meets the fault, uses none up, and is counted apart."""
+        self.heartbeats += 1
+        fault = self.fault.mode if self.fault.times != 0 else None
+        if fault and fault not in SIDE_FAULTS:
+            await self.before_first("hang" if fault == "stall" else fault, reply)
+        if not reply.started:
+            await reply.send(200, answers.Shape(False, self.settings.model, 1, 1, 1).whole())
 
     async def before_first(self, fault: str, reply: Reply) -> None:
         if fault == "die_before_first":
@@ -191,7 +205,8 @@ class FakeEngine:
             return await reply.end()
         for event in shape.opening():
             await reply.chunk(event)
-        for i in range(shape.tokens if fault != "role_only" else 0):
+        tokens = {"role_only": 0, "endless": 10**6}.get(fault or "", shape.tokens)
+        for i in range(tokens):
             if fault and i == self.fault.after_tokens:
                 await self.mid_stream(fault, shape, reply)
                 if fault in {"eof_without_done", "error_event"}:
@@ -233,9 +248,9 @@ class FakeEngine:
             self.settings = replace(self.settings, **request.json())
         elif request.path == "/fake/reset":
             self.fault, self.settings, self.seen = Fault(), self.first_settings, []
-            self.served = self.aborted = self.chunks = 0
+            self.served = self.aborted = self.chunks = self.heartbeats = 0
             self.model_connections.clear()
-        counters = ("running", "served", "aborted", "chunks", "seen", "prompt_tokens", "output_tokens")
+        counters = ("running", "served", "aborted", "chunks", "heartbeats", "seen", "prompt_tokens", "output_tokens")
         state: dict[str, Any] = {name: getattr(self, name) for name in counters}
         await reply.send(200, state | {"model_connections": len(self.model_connections)})
 

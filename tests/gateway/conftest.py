@@ -11,7 +11,7 @@ from tests.fakes.process import FakeEngineProcess, fake_engine  # noqa: F401
 from tests.gateway.rig import GatewayProcess, Rig, start_gateway, start_rig, until
 
 SHORT = ("--deadline-first-byte-s", "0.5", "--deadline-inter-token-s", "0.5", "--deadline-queue-s", "0.6", "--limit-queue", "2",
-         "--limit-backend-slots", "3")
+         "--limit-backend-slots", "3", "--breaker-open-s", "0.1")
 
 
 @pytest.fixture(scope="session")

@@ -86,7 +86,7 @@ class GatewayProcess:
     def wait_ready(self, *ids: str) -> None:
         def ready() -> bool:
             backends = self.backends()
-            return all(backends[i]["state"] == "ready" for i in ids or backends)
+            return all(backends[i]["state"] == "ready" and backends[i]["breaker"] == "closed" for i in ids or backends)
 
         until(ready, f"{ids} ready", 10)
 
