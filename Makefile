@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 ENGINE ?=
 PORT ?= 8000
 
-.PHONY: help install serve up down engines test test-fast reliability check footprint accuracy bench-routing clean
+.PHONY: help install serve up down engines test test-fast reliability check footprint accuracy bench bench-routing clean
 help: ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
 
@@ -58,6 +58,9 @@ ACCURACY_RUNS ?= ../shared/facts/fit_truth.jsonl
 accuracy: install ## score the sizing against measured runs (ACCURACY_RUNS=FILE.jsonl), beside two naive estimators
 	@test -r $(ACCURACY_RUNS) || { echo "No measured runs at $(ACCURACY_RUNS); give a file with ACCURACY_RUNS=FILE.jsonl"; exit 1; }
 	@$(BIN)/python -m tests.accuracy.score $(ACCURACY_RUNS) --out docs/accuracy.md
+
+bench: install ## the gateway beside nginx, vllm-router, sglang-router, smg and litellm, in one run, write docs/performance.md
+	@$(BIN)/python -m tests.bench --out docs/performance.md
 
 bench-routing: install ## who gets a request: our queue beside other policies on simulated cards, write docs/routing.md
 	@$(BIN)/python -m tests.bench.routing

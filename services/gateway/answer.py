@@ -56,6 +56,12 @@ class AnswerParser:
             self.dirty = True
             return b""
         if self.head is None:
+            if not self._buffer:  # the common whole answer: all of it in the first read
+                end = data.find(b"\r\n\r\n", 0, MAX_KNOWN_HEAD_BYTES)
+                head = _known_head(data[:end]) if end > 0 else None
+                if head is not None and head.status == 200 and head.length == len(data) - end - 4:
+                    self.head, self._left, self.done = head, 0, True
+                    return data[end + 4 :]
             data = self._read_head(data)
             if self.head is None or self.done:
                 self.dirty = self.done and bool(data)

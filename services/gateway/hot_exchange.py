@@ -150,7 +150,7 @@ class HotExchange:
     def received(self, data: bytes) -> None:
         if self._flowing and self._passes_as_it_is(data):
             return
-        if not self._parser.started:
+        if self._parser.head is None:
             self._backend.upstream.unanswered.discard(self)
         try:
             body = self._parser.feed(data)

@@ -42,14 +42,14 @@ class RequestLog:
         self._armed = False
         self._second, self._stamp = -1, ""
 
-    def add(self, fields: dict[str, object]) -> None:
-        """One `request` line. Outside of an event loop it is written at once."""
+    def add(self, line: dict[str, object]) -> None:
+        """One line; its `time` is set here. Outside of an event loop it is written at once."""
         now = time.time()
         second = int(now)
         if second != self._second:
             self._second, self._stamp = second, time.strftime("%Y-%m-%dT%H:%M:%S.", time.gmtime(second))
-        stamp = f"{self._stamp}{int((now - second) * 1000):03d}Z"
-        self._lines.append(orjson.dumps({"time": stamp, "event": "request", **fields}))
+        line["time"] = f"{self._stamp}{int((now - second) * 1000):03d}Z"
+        self._lines.append(orjson.dumps(line))
         if not self._armed:
             self._arm()
         elif len(self._lines) >= MOST_LINES:

@@ -90,7 +90,7 @@ def quantile(values: list[float], q: float) -> float | None:
     return statistics.quantiles(values, n=100, method="inclusive")[int(q * 100) - 1] if len(values) > 1 else None
 
 
-async def measure(figures: Figures, port: int, pid: int | None, seconds: float) -> None:
+async def measure(figures: Figures, port: int, pid: int | None, seconds: float, paced_streams: int = PACED_STREAMS) -> None:
     """One round of one contestant: plain at c=1 and c=32, flood streams, paced streams."""
 
     async def one(name: str, connections: int, **more: float | int) -> tuple[load.Tally, float]:
@@ -109,10 +109,10 @@ async def measure(figures: Figures, port: int, pid: int | None, seconds: float) 
     figures.add("c32 cpu_us", used / tally.done * 1e6 if pid and tally.done else None)
     tally, used = await one("flood", 64, words=CHUNKS, flood=True)
     figures.add("flood cpu_us", used / tally.chunks * 1e6 if pid and tally.chunks else None)
-    tally, used = await one("ttft", TTFT_STREAMS, words=CHUNKS, pause_s=INTERVAL_S / TTFT_STREAMS, seconds=0.0)
+    tally, used = await one("ttft", min(TTFT_STREAMS, paced_streams), words=CHUNKS, pause_s=INTERVAL_S / TTFT_STREAMS, seconds=0.0)
     figures.add("ttft p50_s", quantile(tally.first_s, 0.5))
     watching = asyncio.create_task(_peak_mib(pid)) if pid else None
-    tally, used = await one("paced", PACED_STREAMS, words=CHUNKS, pause_s=0.001, seconds=0.0)
+    tally, used = await one("paced", paced_streams, words=CHUNKS, pause_s=0.001, seconds=0.0)
     figures.add("paced cpu_us", used / tally.chunks * 1e6 if pid and tally.chunks else None)
     figures.add("paced ttft_s", quantile(tally.first_s, 0.5))
     if watching:
@@ -136,7 +136,7 @@ async def _peak_mib(pid: int) -> float:
 
 async def visit(contestant: Contestant, figures: Figures, engine_port: int, folder: Path, seconds: float) -> None:
     """Start one contestant in front of the mock engine, measure, stop."""
-    place, port = folder / contestant.name, free_port()
+    place, port = folder / contestant.name.replace(" ", "_"), free_port()
     place.mkdir(parents=True, exist_ok=True)
     process = start(contestant.command(port, engine_port, place), GATEWAY_CORE, place / "log")
     try:
@@ -145,7 +145,7 @@ async def visit(contestant: Contestant, figures: Figures, engine_port: int, fold
             figures.problems.add(f"did not answer: {tail[0][:160]}")
             return
         await load.run(port, 32, 1.0)  # warm: connections are open, code is compiled
-        await measure(figures, port, process.pid, seconds)
+        await measure(figures, port, process.pid, seconds, contestant.paced_streams)
     finally:
         stop(process)
 

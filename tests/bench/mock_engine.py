@@ -15,10 +15,15 @@ from typing import cast
 import uvloop
 
 MODEL = "bench-model"
-ROLE = b'data: {"id":"chatcmpl-b","object":"chat.completion.chunk","created":1,"model":"bench-model","choices":[{"index":0,"delta":{"role":"assistant","content":""},"finish_reason":null}]}\n\n'
-WORD = b'data: {"id":"chatcmpl-b","object":"chat.completion.chunk","created":1,"model":"bench-model","choices":[{"index":0,"delta":{"content":" word"},"finish_reason":null}]}\n\n'
-LAST = b'data: {"id":"chatcmpl-b","object":"chat.completion.chunk","created":1,"model":"bench-model","choices":[{"index":0,"delta":{},"finish_reason":"stop"}]}\n\n'
-ANSWER = b'{"id":"chatcmpl-b","object":"chat.completion","created":1,"model":"bench-model","choices":[{"index":0,"message":{"role":"assistant","content":"a word or two"},"finish_reason":"stop"}],"usage":{"prompt_tokens":12,"completion_tokens":4,"total_tokens":16}}'
+_CHUNK = b'{"id":"chatcmpl-b","object":"chat.completion.chunk","created":1,"model":"bench-model","choices":'
+_WHOLE = b'{"id":"chatcmpl-b","object":"chat.completion","created":1,"model":"bench-model","choices":'
+ROLE = b'data: %b[{"index":0,"delta":{"role":"assistant","content":""},"finish_reason":null}]}\n\n' % _CHUNK
+WORD = b'data: %b[{"index":0,"delta":{"content":" word"},"finish_reason":null}]}\n\n' % _CHUNK
+LAST = b'data: %b[{"index":0,"delta":{},"finish_reason":"stop"}]}\n\n' % _CHUNK
+ANSWER = (
+    b'%b[{"index":0,"message":{"role":"assistant","content":"a word or two"},"finish_reason":"stop"}],'
+    b'"usage":{"prompt_tokens":12,"completion_tokens":4,"total_tokens":16}}' % _WHOLE
+)
 MODELS = b'{"object":"list","data":[{"id":"bench-model","object":"model","created":1,"owned_by":"bench"}]}'
 
 

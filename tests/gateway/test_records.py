@@ -38,19 +38,19 @@ def test_the_text_is_prometheus_clients(values: list[tuple[str, float]]) -> None
 async def test_request_lines_come_together_and_soon() -> None:
     written: list[str] = []
     requests = RequestLog(written.append)
-    requests.add({"a": 1})
-    requests.add({"a": 2})
+    requests.add({"event": "request", "a": 1})
+    requests.add({"event": "request", "a": 2})
     assert written == []
     await asyncio.sleep(FLUSH_S * 1.5)
     lines = [json.loads(line) for line in "".join(written).split("\n")]
     assert [line["a"] for line in lines] == [1, 2]
     assert {line["event"] for line in lines} == {"request"}
     assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z", lines[0]["time"])
-    requests.add({"a": 3})
+    requests.add({"event": "request", "a": 3})
     await asyncio.sleep(FLUSH_S * 1.5)
     assert len(written) == 2
     for number in range(MOST_LINES + 1):
-        requests.add({"a": number})
+        requests.add({"event": "request", "a": number})
     assert len(written) == 3, "many lines do not wait"
 
 
@@ -67,7 +67,7 @@ async def test_any_other_line_brings_the_request_lines_out_first(monkeypatch: py
     monkeypatch.setattr(log, "propagate", False)
     monkeypatch.setattr(log, "level", logging.INFO)
     log.manager._clear_cache()  # type: ignore[attr-defined]
-    requests.add({"a": 1})
+    requests.add({"event": "request", "a": 1})
     log_event("unforeseen", {}, logging.ERROR)
     assert [json.loads(line)["event"] for line in stream.getvalue().splitlines()] == ["request", "unforeseen"]
 
@@ -77,13 +77,13 @@ async def test_a_closed_stderr_stops_nobody() -> None:
     requests = RequestLog()
     LogHandler(stream, requests)
     stream.close()
-    requests.add({"a": 1})
+    requests.add({"event": "request", "a": 1})
     requests.flush()
 
 
 def test_through_logging_by_default(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO, "rigserve.gateway")
-    RequestLog().add({"a": 1})
+    RequestLog().add({"event": "request", "a": 1})
     assert json.loads(caplog.messages[0])["a"] == 1
 
 
