@@ -39,7 +39,8 @@ NEVER = {
 }
 # The only files that run inside an engine's own environment and may import what is there.
 ENGINE_FILES = {
-    "diffusion/pipeline.py", "worker/engines/llamacpp_server.py", "provision/convert_gguf.py", "hardware/probe_cuda.py",
+    *(path.relative_to(SERVICES).as_posix() for path in (SERVICES / "diffusion" / "model").glob("*.py")),
+    "worker/engines/llamacpp_server.py", "provision/convert_gguf.py", "hardware/probe_cuda.py",
 }  # fmt: skip
 
 

@@ -22,10 +22,11 @@ import uvicorn
 
 from services.diffusion.app import make_app
 from services.diffusion.contract import OutOfMemory, Painter, WeightsRefused
-from services.diffusion.folder import PipelineFolder, inspect
+from services.diffusion.folder import Abilities, PipelineFolder, abilities, inspect
 from services.diffusion.jobs import JobQueue
 from services.diffusion.metrics import Metrics
-from services.diffusion.settings import MAX_GUIDANCE_SCALE, Settings, SettingsError, check, read_token
+from services.diffusion.settings import Settings, SettingsError, check, named_lora, read_token
+from services.wire.images import MAX_GUIDANCE_SCALE, MAX_STEPS
 
 EXAMPLE = """example:
   python -m services.diffusion --weights models/digits-sd --model-id digits-sd --port 9101 --native-px 32 --max-width-px 64 \\
@@ -64,6 +65,9 @@ def parse(argv: list[str]) -> Settings:
     add("--offload", choices=("none", "model", "sequential"), default="none", help="keep idle parts in host memory")
     add("--quantization", choices=("none", "nf4", "int8"), default="none", help="bitsandbytes layers in the denoiser")
     add("--quantize-text-encoders", action="store_true", help="the same in the text encoders")
+    add("--lora", action="append", default=[], type=_lora, metavar="NAME=FILE", help="a LoRA adapter that requests may name; repeatable")
+    add("--safety-checker", action="store_true", help="load the safety checker that the model ships with; no memory bill counts it")
+    add("--distilled", action="store_true", help="refuse guidance above 1: it doubles a step's memory, and the model does without")
     add("--vae-tiling", action="store_true", help="decode in tiles: less memory, seams may show")
     add("--attention-slicing", action="store_true", help="attention head by head: less memory, slower")
     add("--threads", type=_number(1, 1024), help="CPU threads (default: 1 for a tiny model, else OMP_NUM_THREADS or every core)")
@@ -71,7 +75,7 @@ def parse(argv: list[str]) -> Settings:
     add("--max-width-px", type=positive, default=512)
     add("--max-height-px", type=positive, default=512)
     add("--max-batch", type=positive, default=1, help="images denoised at once; a request for more runs in several batches")
-    add("--max-steps", type=positive, default=150)
+    add("--max-steps", type=positive, default=MAX_STEPS)
     add("--multiple-px", type=positive, default=8, help="every side must be a multiple of this")
     add("--native-px", type=positive, default=512, help="side of the image when a request names no size")
     add("--default-steps", type=positive, default=25)
@@ -80,7 +84,7 @@ def parse(argv: list[str]) -> Settings:
     add("--grace-s", type=_number(0, 600), default=5, help="seconds that a running job gets to finish after SIGTERM")
     given = vars(parser.parse_args(argv))
     token_file = given.pop("token_file")
-    given["aliases"] = tuple(given.pop("alias"))
+    given["aliases"], given["loras"] = tuple(given.pop("alias")), tuple(given.pop("lora"))
     return check(Settings(token=None if token_file is None else read_token(token_file), **given))
 
 
@@ -102,11 +106,11 @@ def main(argv: list[str]) -> int:
     except OutOfMemory as error:
         log.error("%s Choose a smaller model, a quantization or --offload.", error)
         return 3
-    lost = _serve(settings, painter, listener, title)
+    lost = _serve(settings, abilities(folder, settings), painter, listener, title)
     return 4 if lost else 0
 
 
-def _serve(settings: Settings, painter: Painter, listener: socket.socket, title: str) -> bool:
+def _serve(settings: Settings, able: Abilities, painter: Painter, listener: socket.socket, title: str) -> bool:
     """Serve until told to stop; True when that was because the device is lost."""
     lost: list[bool] = []
 
@@ -115,7 +119,7 @@ def _serve(settings: Settings, painter: Painter, listener: socket.socket, title:
         server.should_exit = True
 
     queue = JobQueue(painter, Metrics(), max_waiting_jobs=settings.max_waiting_jobs)
-    config = uvicorn.Config(make_app(settings, queue, on_device_lost), access_log=False, log_level="warning", log_config=None)
+    config = uvicorn.Config(make_app(settings, able, queue, on_device_lost), access_log=False, log_level="warning", log_config=None)
     server = Server(config, queue, settings.grace_s, title)
     server.run(sockets=[listener])
     return bool(lost)
@@ -144,9 +148,9 @@ def _load(settings: Settings, folder: PipelineFolder) -> Painter:
         os.environ.setdefault(name, value)
     gc.disable()  # what the imports make stays: looking through it again and again costs 0.7 s of 4.4 s (measured)
     try:
-        from services.diffusion import pipeline  # torch is imported here, with the environment set
+        from services.diffusion.model import loading  # torch is imported here, with the environment set
 
-        return pipeline.load(settings, folder)
+        return loading.load(settings, folder)
     finally:
         gc.freeze()
         gc.enable()
@@ -184,6 +188,13 @@ def _guidance_scale(text: str) -> float:
     if not 0 <= value <= MAX_GUIDANCE_SCALE:
         raise argparse.ArgumentTypeError(f"must be from 0 to {MAX_GUIDANCE_SCALE:g}, not {text}")
     return value
+
+
+def _lora(text: str) -> tuple[str, Path]:
+    try:
+        return named_lora(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"must be NAME=FILE, the name of letters, digits, dot, dash and underscore, not {text}") from None
 
 
 def _device(text: str) -> str:

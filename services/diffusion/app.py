@@ -1,4 +1,4 @@
-"""The HTTP side of the engine: OpenAI's image route, health, metrics. Everything it says in anger has OpenAI's error shape."""
+"""The HTTP side of the engine: OpenAI's image routes, health, metrics. Everything it says in anger has OpenAI's error shape."""
 
 from __future__ import annotations
 
@@ -8,16 +8,19 @@ import hmac
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
-from typing import Any
+from typing import Any, TypeVar
 
 from fastapi import Depends, FastAPI, Request, Response
 from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 
 from services.diffusion.contract import DeviceLost, ImageJob, JobStopped, NotFinite, Outcome, OutOfMemory
+from services.diffusion.events import usage
+from services.diffusion.folder import Abilities
 from services.diffusion.jobs import JobQueue
-from services.diffusion.settings import MAX_BODY_BYTES, Settings
-from services.diffusion.validation import job_from
+from services.diffusion.settings import MAX_BODY_BYTES, MAX_EDIT_BODY_BYTES, Settings
+from services.diffusion.stream import JobStream
+from services.diffusion.validation import edit_from, generation_from
 from services.wire.errors import (
     ApiError,
     BackendFailed,
@@ -32,12 +35,15 @@ from services.wire.errors import (
 )
 from services.wire.shapes import listing, model_object
 
+UNFORESEEN = "The image engine failed on this request. Its log has the details."
+T = TypeVar("T")
+
 
 class ClientLeft(Exception):
     """Nobody is there to be answered."""
 
 
-def make_app(settings: Settings, queue: JobQueue, on_device_lost: Callable[[], None]) -> FastAPI:
+def make_app(settings: Settings, able: Abilities, queue: JobQueue, on_device_lost: Callable[[], None]) -> FastAPI:
     """The application around the queue of a loaded pipeline. `on_device_lost` is called once no job can work any more."""
     born = int(time.time())
 
@@ -65,16 +71,26 @@ def make_app(settings: Settings, queue: JobQueue, on_device_lost: Callable[[], N
         return Response(queue.metrics.text(), media_type="text/plain; version=0.0.4; charset=utf-8")
 
     @app.post("/v1/images/generations", dependencies=authorised)
-    async def generations(request: Request) -> JSONResponse:
-        job = job_from(await _body(request), settings)
+    async def generations(request: Request) -> Response:
+        return await painted(request, *generation_from(await _body(request, MAX_BODY_BYTES), settings, able))
+
+    @app.post("/v1/images/edits", dependencies=authorised)
+    async def edits(request: Request) -> Response:
+        body = await _body(request, MAX_EDIT_BODY_BYTES)
+        return await painted(request, *await asyncio.to_thread(edit_from, body, settings, able))
+
+    async def painted(request: Request, job: ImageJob, stream: bool) -> Response:
         try:
-            outcome = await _while_client_stays(request, queue.run(job))
+            if stream:
+                told = JobStream(queue, job, _final_words(job, on_device_lost))
+                await _while_client_stays(request, told.begin())
+                return told.response()
+            return JSONResponse(_answer(await _while_client_stays(request, queue.run(job)), job))
         except DeviceLost:
             on_device_lost()
             raise
         except (JobStopped, OutOfMemory, NotFinite) as error:
             raise _wire_error(error, job) from None
-        return JSONResponse(_answer(outcome))
 
     return app
 
@@ -82,17 +98,17 @@ def make_app(settings: Settings, queue: JobQueue, on_device_lost: Callable[[], N
 # --- one request ------------------------------------------------------------------------------------------------------
 
 
-async def _body(request: Request) -> bytes:
+async def _body(request: Request, most_bytes: int) -> bytes:
     """The whole body, or BodyTooLarge before more than the limit is held."""
     body = bytearray()
     async for part in request.stream():
         body += part
-        if len(body) > MAX_BODY_BYTES:
-            raise BodyTooLarge(f"The body has more than {MAX_BODY_BYTES:,} bytes, the most that an image request may have.")
+        if len(body) > most_bytes:
+            raise BodyTooLarge(f"The body has more than {most_bytes:,} bytes, the most that this request may have.")
     return bytes(body)
 
 
-async def _while_client_stays(request: Request, work: Awaitable[Outcome]) -> Outcome:
+async def _while_client_stays(request: Request, work: Awaitable[T]) -> T:
     """The result of `work`, which is cancelled (and awaited to its end) when the client disconnects: then ClientLeft."""
     task = asyncio.ensure_future(work)
     leaving = asyncio.ensure_future(_disconnect(request))
@@ -114,19 +130,13 @@ async def _disconnect(request: Request) -> None:
         pass
 
 
-def _answer(outcome: Outcome) -> dict[str, Any]:
+def _answer(outcome: Outcome, job: ImageJob) -> dict[str, Any]:
     data: list[dict[str, Any]] = []
     for picture in outcome.pictures:
-        entry: dict[str, Any] = {"b64_json": base64.b64encode(picture.png).decode("ascii"), "seed": picture.seed}
+        entry: dict[str, Any] = {"b64_json": base64.b64encode(picture.data).decode("ascii"), "seed": picture.seed}
         data.append({**entry, "filtered": True} if picture.filtered else entry)
-    usage = {
-        "images": len(outcome.pictures),
-        "steps": outcome.denoise_steps,
-        "denoise_s": round(outcome.denoise_s, 6),
-        "vae_s": round(outcome.vae_s, 6),
-        "total_s": round(outcome.total_s, 6),
-    }
-    return {"created": int(time.time()), "data": data, "usage": usage}
+    said = {"size": f"{job.width_px}x{job.height_px}", "output_format": job.output.format, "background": "opaque"}
+    return {"created": int(time.time()), "data": data, **said, "usage": usage(outcome)}
 
 
 # --- who may ask ------------------------------------------------------------------------------------------------------
@@ -158,13 +168,31 @@ def _wire_error(error: JobStopped | OutOfMemory | NotFinite, job: ImageJob) -> A
     return BackendFailed(f"The model's output is not finite numbers ({error}), so there is no image to send.")
 
 
+def _final_words(job: ImageJob, on_device_lost: Callable[[], None]) -> Callable[[Exception], ApiError]:
+    """What a stream says when its job fails after the first event."""
+
+    def words(error: Exception) -> ApiError:
+        if isinstance(error, DeviceLost):
+            on_device_lost()
+            return _lost(error)
+        if isinstance(error, (JobStopped, OutOfMemory, NotFinite)):
+            return _wire_error(error, job)
+        return error if isinstance(error, ApiError) else InternalError(UNFORESEEN)
+
+    return words
+
+
+def _lost(error: Exception) -> BackendFailed:
+    return BackendFailed(f"The device is lost: {error}. This engine stops, so that a new one can take over.")
+
+
 def _say_errors(app: FastAPI) -> None:
     async def api_error(_: Request, error: Exception) -> JSONResponse:
         assert isinstance(error, ApiError)
         return JSONResponse(error.body(), status_code=error.status, headers=error.headers())
 
     async def device_lost(request: Request, error: Exception) -> JSONResponse:
-        return await api_error(request, BackendFailed(f"The device is lost: {error}. This engine stops, so that a new one can take over."))
+        return await api_error(request, _lost(error))
 
     async def no_route(request: Request, error: Exception) -> JSONResponse:
         assert isinstance(error, HTTPException)
@@ -179,7 +207,7 @@ def _say_errors(app: FastAPI) -> None:
 
     async def unforeseen(request: Request, _: Exception) -> JSONResponse:
         # The server logs the traceback; the answer tells nothing of our insides.
-        return await api_error(request, InternalError("The image engine failed on this request. Its log has the details."))
+        return await api_error(request, InternalError(UNFORESEEN))
 
     app.add_exception_handler(ApiError, api_error)
     app.add_exception_handler(DeviceLost, device_lost)

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import threading
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 
-from services.diffusion.contract import DeviceLost, ImageJob, JobStopped, Outcome, OutOfMemory, Painter
+from services.diffusion.contract import DeviceLost, ImageJob, JobStopped, Outcome, OutOfMemory, Painter, Step
 from services.diffusion.metrics import Metrics
 from services.wire.errors import QueueFull
 
@@ -30,8 +31,8 @@ class JobQueue:
         self._stopping = False
         self.lost: str | None = None  # why no job can work any more
 
-    async def run(self, job: ImageJob) -> Outcome:
-        """The job's outcome once its turn has come and gone.
+    async def run(self, job: ImageJob, on_step: Callable[[Step], None] | None = None) -> Outcome:
+        """The job's outcome once its turn has come and gone. `on_step` is called in the event loop.
 
         Raises QueueFull at once, with the seconds after which a place should be free; JobStopped when `stop` ended it; otherwise what
         Painter.generate raises.
@@ -43,18 +44,23 @@ class JobQueue:
         self.metrics.queue_depth.inc()
         try:
             async with self._turn:
-                return await self._paint(job)
+                return await self._paint(job, on_step)
         finally:
             self._jobs -= 1
             self.metrics.queue_depth.dec()
 
-    async def _paint(self, job: ImageJob) -> Outcome:
+    async def _paint(self, job: ImageJob, on_step: Callable[[Step], None] | None) -> Outcome:
         if self._stopping:
             raise JobStopped
+        loop = asyncio.get_running_loop()
         stop = self._running = threading.Event()
-        painting = asyncio.get_running_loop().run_in_executor(
-            self._thread, self._painter.generate, job, self.metrics.step_s.observe, stop.is_set
-        )
+
+        def stepped(step: Step) -> None:
+            self.metrics.step_s.observe(step.seconds)
+            if on_step is not None:
+                loop.call_soon_threadsafe(on_step, step)
+
+        painting = loop.run_in_executor(self._thread, self._painter.generate, job, stepped, stop.is_set)
         try:
             outcome = await asyncio.shield(painting)
         except asyncio.CancelledError:
@@ -83,5 +89,3 @@ class JobQueue:
     def close(self) -> None:
         """Let the worker thread end; no job may be waiting."""
         self._thread.shutdown(wait=False, cancel_futures=True)
-
-

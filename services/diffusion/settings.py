@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
+from services.wire.images import MAX_PROMPT_CHARS, MAX_STEPS, MAX_UPLOAD_BYTES
+
 Offload = Literal["none", "model", "sequential"]
 Quantization = Literal["none", "nf4", "int8"]
 
-MAX_IMAGES = 10  # of one request: the OpenAI API's own limit for `n`
-MAX_GUIDANCE_SCALE = 50.0  # far above any use; beyond it latents only saturate
-SEED_VALUES = 2**32  # seeds are 0 .. 2**32 - 1; JSON readers keep these exact and the next seed after the last is 0
 MAX_BODY_BYTES = 128 * 1024  # two prompts of 4,000 characters, every character escaped, take 96 kB
+MAX_EDIT_BODY_BYTES = MAX_BODY_BYTES + 2 * MAX_UPLOAD_BYTES * 4 // 3  # and a picture and its mask, as base64
+LORA = re.compile(r"([A-Za-z0-9][A-Za-z0-9._-]{0,63})=(.+)", re.ASCII)
 
 
 class SettingsError(Exception):
@@ -21,7 +23,11 @@ class SettingsError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """`max_batch` bounds what is denoised at once, not `n`: a larger request runs in several batches. The token is kept out of `repr`."""
+    """`max_batch` bounds what is denoised at once, not `n`: a larger request runs in several batches. The token is kept out of `repr`.
+
+    `distilled`: the model needs no classifier-free guidance and its memory was counted without, so no request may switch it on.
+    `loras`: the adapters that requests may name, with their files.
+    """
 
     weights: Path
     model_id: str
@@ -34,18 +40,21 @@ class Settings:
     offload: Offload = "none"
     quantization: Quantization = "none"
     quantize_text_encoders: bool = False
+    loras: tuple[tuple[str, Path], ...] = ()
+    safety_checker: bool = False
+    distilled: bool = False
     vae_tiling: bool = False
     attention_slicing: bool = False
     threads: int | None = None
     max_width_px: int = 512
     max_height_px: int = 512
     max_batch: int = 1
-    max_steps: int = 150
+    max_steps: int = MAX_STEPS
     multiple_px: int = 8
     native_px: int = 512
     default_steps: int = 25
     default_guidance_scale: float = 7.5
-    max_prompt_chars: int = 4000
+    max_prompt_chars: int = MAX_PROMPT_CHARS
     max_waiting_jobs: int = 8
     grace_s: int = 5
 
@@ -67,11 +76,24 @@ def check(settings: Settings) -> Settings:
         raise SettingsError("quantized weights can't be offloaded layer by layer: use --offload none or model.")
     if settings.quantize_text_encoders and settings.quantization == "none":
         raise SettingsError("--quantize-text-encoders needs --quantization nf4 or int8.")
+    if len({name for name, _ in settings.loras}) < len(settings.loras):
+        raise SettingsError("two --lora have the same name; each adapter needs its own.")
+    for name, path in settings.loras:
+        if path.suffix != ".safetensors" or not path.is_file():
+            raise SettingsError(f"--lora {name}: {path} is no .safetensors file. Other formats can run code and are never opened.")
     if min(settings.default_size_px()) < settings.multiple_px:
         raise SettingsError("--native-px, --max-width-px and --max-height-px must each be at least --multiple-px.")
     if settings.default_steps > settings.max_steps:
         raise SettingsError(f"--default-steps {settings.default_steps} is more than --max-steps {settings.max_steps}.")
     return settings
+
+
+def named_lora(text: str) -> tuple[str, Path]:
+    """NAME=FILE. Raises ValueError when it is not."""
+    match = LORA.fullmatch(text)
+    if match is None:
+        raise ValueError(text)
+    return match[1], Path(match[2])
 
 
 def read_token(path: Path) -> str:

@@ -28,7 +28,7 @@ STARTS = {
     "worker": ("services.worker.__main__", "services.cli.main", "services.cli.worker", "services.cli.health", "services.cli.fetch"),
 }
 IN_THE_ENGINE = {
-    "services/diffusion/pipeline.py", "services/worker/engines/llamacpp_server.py", "services/provision/convert_gguf.py",
+    *(path.relative_to(ROOT).as_posix() for path in (ROOT / "services" / "diffusion" / "model").glob("*.py")), "services/worker/engines/llamacpp_server.py", "services/provision/convert_gguf.py",
     "services/hardware/probe_cuda.py",
 }  # fmt: skip
 NEVER_REACHED = {"highspy"}  # imported inside the function that plans a rig of GPUs; a container obeys a plan

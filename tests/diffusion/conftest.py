@@ -11,15 +11,18 @@ import pytest
 
 from services.diffusion.app import make_app
 from services.diffusion.contract import Painter
+from services.diffusion.folder import Abilities
 from services.diffusion.jobs import JobQueue
 from services.diffusion.metrics import Metrics
 from services.diffusion.settings import Settings
+from services.wire.images import SCHEDULERS
 
 TOKEN = "s3cret-token"
 SETTINGS = Settings(
     weights=Path("nowhere"), model_id="digits-sd", aliases=("digits",), token=TOKEN, max_width_px=64, max_height_px=48, max_batch=4,
     max_steps=50, native_px=32, default_steps=20, default_guidance_scale=3.0, max_waiting_jobs=2,
 )
+ABLE = Abilities(edits=True, masks=True, negative_prompt=True, guidance_limit=None, schedulers=SCHEDULERS, loras=("bold", "thin.v2"))
 Connect = Callable[..., httpx.AsyncClient]
 
 
@@ -32,7 +35,7 @@ async def connect() -> AsyncIterator[Connect]:
         lost: list[bool] = []
         settings = replace(SETTINGS, **changes)  # type: ignore[arg-type]
         queue = JobQueue(painter, Metrics(), max_waiting_jobs=settings.max_waiting_jobs)
-        app = make_app(settings, queue, lambda: lost.append(True))
+        app = make_app(settings, ABLE, queue, lambda: lost.append(True))
         client = httpx.AsyncClient(
             transport=httpx.ASGITransport(app, raise_app_exceptions=False), base_url="http://engine",
             headers={"authorization": f"Bearer {TOKEN}"},

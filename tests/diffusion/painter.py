@@ -6,7 +6,7 @@ import threading
 import time
 from collections.abc import Callable
 
-from services.diffusion.contract import ImageJob, JobStopped, Outcome, Picture
+from services.diffusion.contract import ImageJob, JobStopped, Outcome, OutOfMemory, Picture, Step
 
 PNG = b"\x89PNG\r\n\x1a\n-not-really"
 
@@ -22,13 +22,14 @@ class FakePainter:
         if gate_open:
             self.gate.set()
         self.failures = failures or []
+        self.dies_at: int | None = None
         self.jobs: list[ImageJob] = []
         self.steps_run = 0
         self.stopped = 0
         self.running = 0
         self.most_at_once = 0
 
-    def generate(self, job: ImageJob, on_step: Callable[[float], None], should_stop: Callable[[], bool]) -> Outcome:
+    def generate(self, job: ImageJob, on_step: Callable[[Step], None], should_stop: Callable[[], bool]) -> Outcome:
         self.running += 1
         self.most_at_once = max(self.most_at_once, self.running)
         self.jobs.append(job)
@@ -37,17 +38,20 @@ class FakePainter:
         finally:
             self.running -= 1
 
-    def _generate(self, job: ImageJob, on_step: Callable[[float], None], should_stop: Callable[[], bool]) -> Outcome:
+    def _generate(self, job: ImageJob, on_step: Callable[[Step], None], should_stop: Callable[[], bool]) -> Outcome:
         failure = self.failures.pop(0) if self.failures else None
         if failure is not None:
             raise failure
-        for _ in range(job.steps):
+        for number in range(job.steps):
             while not self.gate.is_set() and not should_stop():
                 time.sleep(0.001)
             if should_stop():
                 self.stopped += 1
                 raise JobStopped
             self.steps_run += 1
-            on_step(0.01)
+            shown = job.output.partial_images and number + 1 < job.steps
+            on_step(Step(0.01, number + 1, job.steps, Picture(PNG, job.seeds[0]) if shown else None))
+            if self.dies_at == number + 1:
+                raise OutOfMemory("on cuda:0")
         pictures = tuple(Picture(PNG, seed) for seed in job.seeds)
         return Outcome(pictures, len(job.seeds) * job.steps, 0.001, 0.02, 0.003, 0.024, 123_000_000)

@@ -25,6 +25,7 @@ async def test_an_answer_has_images_seeds_and_usage(connect: Connect) -> None:
     body = answer.json()
     assert [d["seed"] for d in body["data"]] == [40, 41]
     assert all(base64.b64decode(d["b64_json"]) == PNG for d in body["data"])
+    assert (body["size"], body["output_format"]) == ("32x32", "png")
     assert body["usage"] == {"images": 2, "steps": 6, "denoise_s": 0.02, "vae_s": 0.003, "total_s": 0.024}
     assert isinstance(body["created"], int)
 

@@ -12,7 +12,7 @@ from services.diffusion.contract import DeviceLost, ImageJob, JobStopped
 from services.diffusion.jobs import JobQueue
 from services.diffusion.metrics import Metrics
 from services.wire.errors import QueueFull
-from tests.diffusion.conftest import SETTINGS, TOKEN
+from tests.diffusion.conftest import ABLE, SETTINGS, TOKEN
 from tests.diffusion.painter import FakePainter
 
 
@@ -105,7 +105,7 @@ async def test_a_device_lost_under_a_job_nobody_waits_for_is_still_noticed() -> 
 async def test_a_client_that_leaves_frees_the_engine_at_the_next_step() -> None:
     painter = FakePainter(gate_open=False)
     queue = JobQueue(painter, Metrics(), max_waiting_jobs=1)
-    app = make_app(SETTINGS, queue, lambda: None)
+    app = make_app(SETTINGS, ABLE, queue, lambda: None)
     body = json.dumps({"prompt": "seven", "steps": 50}).encode()
     left = asyncio.Event()
     messages = iter([{"type": "http.request", "body": body, "more_body": False}])

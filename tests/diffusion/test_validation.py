@@ -10,10 +10,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from services.diffusion.settings import SEED_VALUES
-from services.diffusion.validation import job_from
+from services.diffusion.settings import Settings
+from services.diffusion.validation import generation_from
 from services.wire.errors import ImageTooLarge, InvalidValue, ModelNotFound
-from tests.diffusion.conftest import SETTINGS
+from services.wire.images import SEED_VALUES
+from tests.diffusion.conftest import ABLE, SETTINGS
+
+
+def job_from(body: bytes, settings: Settings):
+    return generation_from(body, settings, ABLE)[0]
 
 
 def job(**fields: Any):
@@ -57,7 +62,9 @@ def test_the_default_size_is_native_cut_to_the_limits(native: int, limits: tuple
     ("seed", -1), ("seed", 2**32), ("seed", 10**40), ("seed", 1.0), ("seed", "1"), ("seed", False),
     ("guidance_scale", -0.1), ("guidance_scale", 51), ("guidance_scale", "NaN"), ("guidance_scale", float("nan")),
     ("guidance_scale", float("inf")), ("guidance_scale", [3]), ("response_format", "url"), ("response_format", 1),
-    ("output_format", "jpeg"), ("background", "transparent"), ("stream", True), ("prompt_embeds", "AAAA"), ("lora_path", "/etc"),
+    ("output_format", "gif"), ("background", "transparent"), ("stream", 1), ("output_compression", 101), ("partial_images", 4),
+    ("scheduler", "euler2"), ("scheduler", "../x"), ("lora", "fat"), ("lora", "/etc/passwd"), ("lora_scale", 3), ("strength", 0.5),
+    ("prompt_embeds", "AAAA"), ("lora_path", "/etc"),
     ("api_base", "http://elsewhere"), ("guidence_scale", 3), ("__proto__", 1),
 ])
 def test_a_bad_value_names_its_field(field: str, value: Any) -> None:

@@ -46,9 +46,10 @@ from transformers import (  # noqa: E402
 )
 
 from services.diffusion.__main__ import parse  # noqa: E402
-from services.diffusion.contract import ImageJob, JobStopped  # noqa: E402
+from services.diffusion.contract import ImageJob, JobStopped, Step  # noqa: E402
 from services.diffusion.folder import inspect  # noqa: E402
-from services.diffusion.pipeline import DiffusersPainter, load  # noqa: E402
+from services.diffusion.model.loading import load  # noqa: E402
+from services.diffusion.model.painter import DiffusersPainter  # noqa: E402
 
 DIGITS = Path(__file__).parents[2] / "models" / "digits-sd"
 
@@ -134,15 +135,15 @@ def flux(tokenizer: CLIPTokenizer) -> Any:
     )
 
 
-def painter_of(folder: Path) -> DiffusersPainter:
-    settings = parse(f"--weights {folder} --model-id tiny --max-width-px 32 --max-height-px 32 --native-px 32 --max-batch 2".split())
+def painter_of(folder: Path, *flags: str) -> DiffusersPainter:
+    settings = parse([*f"--weights {folder} --model-id tiny --max-width-px 32 --max-height-px 32 --native-px 32 --max-batch 2".split(), *flags])
     return load(settings, inspect(folder))
 
 
 def try_out(folder: Path) -> dict[str, Any]:
     """Load and generate as the engine does: 3 images in batches of 2, the middle one alone, and a job stopped after one step."""
     painter = painter_of(folder)
-    step_s: list[float] = []
+    step_s: list[Step] = []
     job = ImageJob("a photo of the digit seven", "blurry", 32, 16, 3, 3.0, (7, 8, 9))
     made = painter.generate(job, step_s.append, lambda: False)
     again = painter.generate(job, step_s.append, lambda: False)
@@ -158,9 +159,9 @@ def try_out(folder: Path) -> dict[str, Any]:
         calls = -1  # it was not stopped
     return {
         "seeds": [p.seed for p in made.pictures],
-        "sizes": [(int.from_bytes(p.png[16:20], "big"), int.from_bytes(p.png[20:24], "big")) for p in made.pictures],
-        "distinct": len({p.png for p in made.pictures}),
-        "repeats": [p.png for p in made.pictures] == [p.png for p in again.pictures],
+        "sizes": [(int.from_bytes(p.data[16:20], "big"), int.from_bytes(p.data[20:24], "big")) for p in made.pictures],
+        "distinct": len({p.data for p in made.pictures}),
+        "repeats": [p.data for p in made.pictures] == [p.data for p in again.pictures],
         "denoise_steps": made.denoise_steps,
         "callbacks": len(step_s),
         "stop_asked": calls,
@@ -179,8 +180,11 @@ def blackened(target: Path, tokenizer: CLIPTokenizer) -> dict[str, Any]:
     StableDiffusionPipeline(
         **{**pipe.components, "safety_checker": checker, "feature_extractor": CLIPImageProcessor(crop_size=32, size={"shortest_edge": 32})}
     ).save_pretrained(target, safe_serialization=True)
-    made = painter_of(target).generate(ImageJob("seven", None, 32, 32, 1, 3.0, (1, 2)), lambda _: None, lambda: False)
-    return {"filtered": [p.filtered for p in made.pictures], "distinct": len({p.png for p in made.pictures})}
+    job = ImageJob("seven", None, 32, 32, 1, 3.0, (1, 2))
+    without = painter_of(target).generate(job, lambda _: None, lambda: False)
+    assert [p.filtered for p in without.pictures] == [False, False], "a safety checker that no bill counts is loaded only when asked for"
+    made = painter_of(target, "--safety-checker").generate(job, lambda _: None, lambda: False)
+    return {"filtered": [p.filtered for p in made.pictures], "distinct": len({p.data for p in made.pictures})}
 
 
 def foreign_errors(folder: Path) -> dict[str, str]:
