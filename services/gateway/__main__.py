@@ -50,7 +50,7 @@ def main() -> None:
     _say_who_may_ask(gateway)
     protocol = plain_protocol(gateway) if settings.plain_path else hot_protocol(gateway)
     try:
-        make_server(make_app(gateway), gateway, protocol).run(sockets=[bound])
+        make_server(make_app(gateway), gateway, protocol, lambda: read_inputs(settings)).run(sockets=[bound])
     finally:
         requests.flush()
 

@@ -60,6 +60,12 @@ class Backend:
     failed: int = 0
     failures: dict[str, int] = field(default_factory=dict)
 
+    def serves_as(self, other: Backend) -> bool:
+        """Whether requests would notice no difference: the same model on the same engine, at the same address, of the same size."""
+        workers = self.worker.leads_where(other.worker) if self.worker and other.worker else self.worker is other.worker
+        same = (self.model_id, self.kind, self.engine) == (other.model_id, other.kind, other.engine)
+        return same and workers and self.upstream.leads_where(other.upstream) and self.lane.holds_as(other.lane)
+
     @property
     def ejected(self) -> bool:
         """Ready by what it says, but out of service: it fails too often."""

@@ -66,7 +66,7 @@ class Gateway:
         self.sweep = Sweep()
         self.request_log = RequestLog()
         self._idle = asyncio.Event()
-        self.directory = Directory(_backends(inputs), inputs.catalogue, settings.limits)
+        self.directory = Directory(backends_of(inputs), inputs.catalogue, settings.limits)
         self.dispatcher = Dispatcher({served.id: served.queue for served in self.directory.models.values()})
         heartbeat_s = min(HEARTBEAT_S, settings.deadlines.first_byte_s)
         self.fleet = Fleet(self.directory.backends, self._on_ready, settings.poll_s, settings.breaker, heartbeat_s)
@@ -161,7 +161,8 @@ class Gateway:
                     await self._idle.wait()
 
 
-def _backends(inputs: Inputs) -> list[Backend]:
+def backends_of(inputs: Inputs) -> list[Backend]:
+    """One for each placement of the plan and each `--backend`. Raises EndpointsError or ValueError."""
     settings = inputs.settings
     backends = []
     if inputs.plan is not None:

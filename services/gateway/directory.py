@@ -48,19 +48,34 @@ class Directory:
 
     def __init__(self, backends: Iterable[Backend], catalogue: Catalogue | None, limits: Limits) -> None:
         self.models: dict[str, Served] = {}
-        self.catalogue = catalogue
+        self._known: dict[str, Served] = {}
+        self._limits = limits
+        self.replace(backends, catalogue)
+
+    def replace(self, backends: Iterable[Backend], catalogue: Catalogue | None) -> None:
+        """These and no others from now on. A model keeps its queue and who waits there, also when it goes and comes back: some may still
+        have a seat of it."""
+        by_model: dict[str, list[Backend]] = {}
         for backend in backends:
-            served = self.models.get(backend.model_id)
-            if served is None:
-                limit = limits.image_queue if backend.kind == "image" else limits.queue
-                served = Served(backend.model_id, spec_of(catalogue, backend.model_id), ModelQueue(limit))
-                self.models[backend.model_id] = served
-            served.backends.append(backend)
-            served.queue.lanes.append(backend.lane)
+            backend.lane.share = None
+            by_model.setdefault(backend.model_id, []).append(backend)
+        for served in self.models.values():
+            served.queue.lanes = []
+        self.models = {model_id: self._serve(model_id, of_model, catalogue) for model_id, of_model in by_model.items()}
+        self.catalogue = catalogue
         served_by = [(backend, served) for served in self.models.values() for backend in served.backends]
         share_cards((b.card.id if b.card else None, b.kind, b.lane, served.queue) for b, served in served_by)
         self._names = {name.casefold(): served for served in self.models.values() for name in (served.spec.aliases if served.spec else ())}
         self._names |= {served.id.casefold(): served for served in self.models.values()}
+
+    def _serve(self, model_id: str, backends: list[Backend], catalogue: Catalogue | None) -> Served:
+        served = self._known.get(model_id)
+        if served is None:
+            limit = self._limits.image_queue if backends[0].kind == "image" else self._limits.queue
+            served = self._known[model_id] = Served(model_id, None, ModelQueue(limit))
+        served.spec, served.backends = spec_of(catalogue, model_id), backends
+        served.queue.lanes = [backend.lane for backend in backends]
+        return served
 
     def get(self, name: str) -> Served | None:
         return self.models.get(name) or self._names.get(name.casefold())

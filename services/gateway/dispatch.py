@@ -71,6 +71,10 @@ class Dispatcher:
         queue = self.queues[model_id]
         self._apply(queue, queue.give_back(seat, time.monotonic(), served))
 
+    def add(self, queues: dict[str, ModelQueue]) -> None:
+        """These too from now on. None ever goes: seats of a model that is gone are still to be given back."""
+        self.queues |= queues
+
     def set_ready(self, model_id: str, lane_id: str, ready: bool) -> None:
         """Opens or closes one lane; those who waited for it are told."""
         queue = self.queues[model_id]

@@ -40,19 +40,35 @@ class Fleet:
         self.backends = {backend.id: backend for backend in backends}
         self.ejector = Ejector(lambda: self.backends, on_ready, poll_s, limits or BreakerLimits(), heartbeat_s)
         self._poll_s = poll_s
-        self._tasks: list[asyncio.Task[None]] = []
+        self._tasks: dict[Backend, asyncio.Task[None]] = {}
 
     def start(self) -> None:
-        now = time.monotonic()
         for backend in self.backends.values():
-            backend.since_s = now
-            self._tasks.append(asyncio.create_task(self._watch(backend), name=f"watch {backend.id}"))
+            self._begin(backend)
+
+    def replace(self, backends: Sequence[Backend]) -> None:
+        """Watches these from now on, and no others. Who is gone can still be looked up: a seat of it may just have been granted."""
+        gone = [backend for backend in self._tasks if backend not in backends]
+        for backend in gone:
+            self._tasks.pop(backend).cancel()
+            backend.retired = True
+            backend.upstream.retire()
+            if backend.worker is not None:
+                backend.worker.retire()
+        self.backends |= {backend.id: backend for backend in backends}
+        for backend in backends:
+            if backend not in self._tasks:
+                self._begin(backend)
+
+    def _begin(self, backend: Backend) -> None:
+        backend.since_s = time.monotonic()
+        self._tasks[backend] = asyncio.create_task(self._watch(backend), name=f"watch {backend.id}")
 
     async def stop(self) -> None:
         await self.ejector.stop()
-        for task in self._tasks:
+        for task in self._tasks.values():
             task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await asyncio.gather(*self._tasks.values(), return_exceptions=True)
         for backend in self.backends.values():
             backend.upstream.close()
             if backend.worker is not None:
@@ -117,7 +133,7 @@ class Fleet:
             self.mark(backend, WorkerState.UNREACHABLE, f"its worker is gone: nothing is named {backend.upstream.origin.host} any more")
         elif time.monotonic() - backend.heard_s > HEARD_S and backend.strikes >= allowed:  # 3, 4
             self.mark(backend, WorkerState.UNREACHABLE, "its worker does not answer")
-            if any(other.state is WorkerState.READY for other in self.backends.values() if other.model_id == backend.model_id):
+            if any(other.state is WorkerState.READY for other in self._tasks if other.model_id == backend.model_id):
                 backend.upstream.give_up_unanswered()
 
     def _worker_said(self, backend: Backend, said: dict[str, Any]) -> None:

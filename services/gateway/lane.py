@@ -70,6 +70,11 @@ class Lane:
             and (self.height_px is None or need.height_px <= self.height_px)
         )
 
+    def holds_as(self, other: Lane) -> bool:
+        """Whether the other one offers the same."""
+        size = (self.context_tokens, self.width_px, self.height_px) == (other.context_tokens, other.width_px, other.height_px)
+        return size and self.slots_are_learned == other.slots_are_learned and (self.slots_are_learned or self.slots == other.slots)
+
     def learn(self, unit_s: float) -> None:
         """One more measurement of `unit_s`."""
         self.speed.learn(unit_s)

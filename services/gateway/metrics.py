@@ -63,7 +63,9 @@ class Metrics:
         self.steps = Counter("rigserve_denoise_steps", "Denoise steps done", ("model", "card"), registry=registry)
         self.denoise = Counter("rigserve_denoise_seconds", "Time in the denoiser", ("model", "card"), registry=registry)
         self.vae = Counter("rigserve_vae_seconds", "Time in the VAE", ("model", "card"), registry=registry)
-        registry.register(StateCollector(directory, cards))
+        self.reloads = Counter("rigserve_config_reloads", "Times the configuration was read again", ("result",), registry=registry)
+        self.state = StateCollector(directory, cards)
+        registry.register(self.state)
         self._kinds: dict[tuple[str, str, str], OfOneKind] = {}
         self._ended: dict[tuple[str, str, str, str], Counter] = {}
 

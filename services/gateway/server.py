@@ -15,6 +15,7 @@ from starlette.types import ASGIApp
 from services.gateway.core import Gateway
 from services.gateway.edge import Edge, EdgeProtocol, connection_limit
 from services.gateway.logs import log_event
+from services.gateway.reload import Change, Read, Reloader
 
 CLOSE_S = 2
 
@@ -25,9 +26,11 @@ class GatewayServer(uvicorn.Server):
     uvicorn alone would wait for ever for an open stream, or cut it without a word. A second signal ends it at once.
     """
 
-    def __init__(self, config: uvicorn.Config, gateway: Gateway) -> None:
+    def __init__(self, config: uvicorn.Config, gateway: Gateway, read: Read | None = None) -> None:
         super().__init__(config)
         self.gateway = gateway
+        self._reloader = Reloader(gateway, read) if read is not None else None
+        self._reloads: set[asyncio.Task[Change | None]] = set()
         self._drain: asyncio.Task[None] | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
 
@@ -35,6 +38,7 @@ class GatewayServer(uvicorn.Server):
         self._loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             self._loop.add_signal_handler(number, self.handle_exit, number, None)
+        self._loop.add_signal_handler(signal.SIGHUP, self.reload)
         await self._serve(sockets)
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
@@ -48,6 +52,13 @@ class GatewayServer(uvicorn.Server):
             self.should_exit = self.force_exit = True
             return
         self._drain = self._loop.create_task(self._drain_and_exit())
+
+    def reload(self) -> None:
+        """SIGHUP: plan and endpoints are read again."""
+        if self._reloader is not None and self._drain is None and self._loop is not None:
+            task = self._loop.create_task(self._reloader.reload())
+            self._reloads.add(task)
+            task.add_done_callback(self._reloads.discard)
 
     async def _drain_and_exit(self) -> None:
         await self.gateway.drain(self.gateway.settings.drain_grace_s)
@@ -98,10 +109,13 @@ def plain_protocol(gateway: Gateway) -> type[EdgeProtocol]:
     return BoundProtocol
 
 
-def make_server(app: ASGIApp, gateway: Gateway, protocol: type[EdgeProtocol] = EdgeProtocol) -> GatewayServer:
+def make_server(
+    app: ASGIApp, gateway: Gateway, protocol: type[EdgeProtocol] = EdgeProtocol, read: Read | None = None
+) -> GatewayServer:
+    """`read` gives the configuration anew on SIGHUP; None: that signal does nothing."""
     logging.getLogger("uvicorn.error").addFilter(_Quiet())
     config = uvicorn.Config(
         app, loop="uvloop", http=protocol, ws="none", access_log=False, log_config=None,
         lifespan="on", server_header=False, timeout_graceful_shutdown=CLOSE_S, timeout_keep_alive=30, backlog=2048,
     )
-    return GatewayServer(config, gateway)
+    return GatewayServer(config, gateway, read)

@@ -21,11 +21,11 @@ class StateCollector(Collector):
 
     def __init__(self, directory: Directory, cards: Sequence[Card]) -> None:
         self._directory = directory
-        self._cards = cards
+        self.cards = cards
 
     def collect(self) -> Iterable[Metric]:
         backends = self._directory.backends
-        return [*_of_backends(backends), *_of_engines(backends), *self._of_queues(), *_of_cards(self._cards, backends)]
+        return [*_of_backends(backends), *_of_engines(backends), *self._of_queues(), *_of_cards(self.cards, backends)]
 
     def _of_queues(self) -> list[Metric]:
         waiting = GaugeMetricFamily("rigserve_requests_waiting", "Requests in the gateway's queue", labels=["model"])

@@ -107,6 +107,12 @@ class Throughput:
         self._series = {backend.id: Series() for backend in directory.backends}
         self._refused: dict[tuple[str | None, str], Ring] = {}
 
+    def replace(self, cards: Sequence[Card]) -> None:
+        """The rig has these cards from now on; the directory knows its backends. What was counted stays."""
+        self._cards = cards
+        for backend in self._directory.backends:
+            self._series.setdefault(backend.id, Series())
+
     def finished(self, outcome: Outcome, now: float) -> None:
         """Enters one ended request."""
         if outcome.ending is Ending.REFUSED:

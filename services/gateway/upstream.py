@@ -261,6 +261,7 @@ class Upstream:
         authorization = f"authorization: Bearer {token}\r\n" if token else ""
         self._fixed = f"host: {host}:{origin.port}\r\n{authorization}accept-encoding: identity\r\n"
         self._posts: dict[str, bytes] = {}
+        self._retired = False
 
     def request(self, method: str, path: str, body: bytes = b"", request_id: str | None = None) -> bytes:
         """The bytes of a request. `path` and `request_id` must be ours, never a client's."""
@@ -352,10 +353,19 @@ class Upstream:
 
     def give_back(self, connection: Connection) -> None:
         connection.idle_since = time.monotonic()
-        if len(self._idle) < MAX_IDLE:
+        if len(self._idle) < MAX_IDLE and not self._retired:
             self._idle.append(connection)
         else:
             connection.abort()
+
+    def leads_where(self, other: Upstream) -> bool:
+        """Whether both go to the same address with the same token."""
+        return (self.origin, self._fixed) == (other.origin, other._fixed)
+
+    def retire(self) -> None:
+        """No connection is kept any more: the idle ones end now, the others with their requests."""
+        self._retired = True
+        self.close()
 
     def close(self) -> None:
         """Ends the idle connections."""
