@@ -287,12 +287,13 @@ class Driver:
         while True:
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._doubt.wait(), self._timing.probe_s)
-            if self._doubt.is_set():
-                self._doubt.clear()
-                problem = await self._check(launch)
-                if problem:
-                    return f"hung: {problem}"
+            doubted = self._doubt.is_set()
+            self._doubt.clear()
             problem = await self._probe(launch)
+            if doubted and problem is None:  # else the missed probes tell sooner than a small request, which waits for 30 s
+                hung = await self._check(launch)
+                if hung:
+                    return f"hung: {hung}"
             self.life = lifecycle.probed(self.life, time.monotonic(), problem)
             if lifecycle.is_hung(self.life):
                 return f"hung: {self.life.misses} health probes in a row failed; the last: {problem}"

@@ -22,7 +22,9 @@ def cards(count: int) -> tuple[Card, ...]:
 
 
 def planned(on: tuple[Card, ...], model: str, copies: int, engine: Engine | None = None) -> Plan:
-    plan = make_plan(rig_of_this_machine().host, on, load_catalogue(), want=((model, copies),), engine=engine)
+    """One thread for each engine: on a rig every engine has a card; here all have two cores, and those of llama.cpp spin for each other."""
+    host = replace(rig_of_this_machine().host, cpu_count=1)
+    plan = make_plan(host, on, load_catalogue(), want=((model, copies),), engine=engine)
     assert len(plan.placements) == copies, (plan.refusals, plan.notes)
     return plan
 

@@ -130,8 +130,9 @@ class RunningStack:
         """Seconds until a request was answered by just this placement. Many at once: an idle gateway sends all to the fastest card."""
 
         def answered() -> bool:
+            body = {"model": model, "prompt": "Hello", "max_tokens": 4}
             with ThreadPoolExecutor(12) as pool:
-                answers = list(pool.map(lambda _: self.chat(model, max_tokens=4), range(12)))
+                answers = list(pool.map(lambda _: post(f"{self.url}/v1/completions", body), range(12)))
             assert {status for status, _, _ in answers} <= {200, 502, 503}, answers
             return any(status == 200 and headers.get("x-rigserve-backend") == placement for status, _, headers in answers)
 

@@ -1,0 +1,65 @@
+"""docs/faults.md: what the fault tests measured. Written by them when RIGSERVE_WRITE_DOCS is set (`make faults`)."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from tests.compose.engine import ROOT
+
+PAGE = ROOT / "docs" / "faults.md"
+HEAD = """# Faults: what clients see, and for how long
+
+Measured by `tests/compose/test_faults*.py` on real containers: the stack that `rigserve compose` writes for two simulated cards (no GPU:
+llama.cpp on the CPU), one model with a replica on each, three clients asking without a pause, a long stream running on each replica. One run on
+a machine with two cores; times in seconds, **bound** is what the test asserts. `make faults` writes this page anew.
+
+- **Stream on it**: how the stream that ran on the broken replica ended: always in an error that the OpenAI SDK raises, never as if it were whole.
+- **Others failed**: short requests of the three clients that did not end in 200, of all that they sent while the fault lasted.
+- **Slowest**: the longest that one of those requests took, retries on the other replica included.
+- **Noticed**: from the fault until the gateway sends nothing there any more. **Back**: from the fault (or, *mended by hand*, from the mending) until
+  the replica is ready again and has answered.
+
+| fault | stream on it | others failed | slowest (bound) | noticed (bound) | back (bound) | brought back by |
+| --- | --- | --- | --- | --- | --- | --- |
+"""
+TAIL = """
+After each fault the test also holds: no seat is taken at the gateway, the stream on the other replica was whole, and requests are answered by the
+mended replica. Docker does not restart a container that was killed by hand or that is paused; a container or engine that dies by itself comes
+back by itself. A model with one replica answers 503 with `Retry-After` for as long as **back** says.
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Bounds:
+    """What a test asserts, seconds."""
+
+    slowest_s: float
+    noticed_s: float
+    back_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """What one fault did. `stream`: how the stream on the broken part ended and after how long. None: not looked for."""
+
+    fault: str
+    stream: str
+    failed: int
+    asked: int
+    slowest_s: float
+    noticed_s: float | None
+    back_s: float
+    by: str
+    bounds: Bounds
+
+    def text(self) -> str:
+        noticed = "–" if self.noticed_s is None else f"{self.noticed_s:.1f} ({self.bounds.noticed_s:g})"
+        return (f"| {self.fault} | {self.stream} | {self.failed} of {self.asked} | {self.slowest_s:.1f} ({self.bounds.slowest_s:g}) | "
+                f"{noticed} | {self.back_s:.1f} ({self.bounds.back_s:g}) | {self.by} |")  # fmt: skip
+
+
+def write_page(rows: Sequence[Row]) -> None:
+    if os.environ.get("RIGSERVE_WRITE_DOCS"):
+        PAGE.write_text(HEAD + "".join(f"{row.text()}\n" for row in rows) + TAIL, encoding="utf8")
