@@ -65,6 +65,7 @@ def parse(argv: list[str]) -> Settings:
     add("--offload", choices=("none", "model", "sequential"), default="none", help="keep idle parts in host memory")
     add("--quantization", choices=("none", "nf4", "int8"), default="none", help="bitsandbytes layers in the denoiser")
     add("--quantize-text-encoders", action="store_true", help="the same in the text encoders")
+    add("--without", action="append", default=[], metavar="PART", help="a part to leave out (text_encoder_3 of SD3); repeatable")
     add("--lora", action="append", default=[], type=_lora, metavar="NAME=FILE", help="a LoRA adapter that requests may name; repeatable")
     add("--safety-checker", action="store_true", help="load the safety checker that the model ships with; no memory bill counts it")
     add("--distilled", action="store_true", help="refuse guidance above 1: it doubles a step's memory, and the model does without")
@@ -84,7 +85,7 @@ def parse(argv: list[str]) -> Settings:
     add("--grace-s", type=_number(0, 600), default=5, help="seconds that a running job gets to finish after SIGTERM")
     given = vars(parser.parse_args(argv))
     token_file = given.pop("token_file")
-    given["aliases"], given["loras"] = tuple(given.pop("alias")), tuple(given.pop("lora"))
+    given |= {"aliases": tuple(given.pop("alias")), "loras": tuple(given.pop("lora")), "without": tuple(given["without"])}
     return check(Settings(token=None if token_file is None else read_token(token_file), **given))
 
 
@@ -95,7 +96,8 @@ def main(argv: list[str]) -> int:
         signal.signal(signum, _leave)
     try:
         settings = parse(argv)
-        folder = inspect(settings.weights)  # this and the port before the slow part: what can't work should be said at once
+        # This and the port before the slow part: what can't work should be said at once.
+        folder = inspect(settings.weights, settings.without)
         listener = _bind(settings)
         started_s = time.monotonic()
         painter = _load(settings, folder)

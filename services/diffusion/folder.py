@@ -90,8 +90,8 @@ def abilities(folder: PipelineFolder, settings: Settings) -> Abilities:
     )
 
 
-def inspect(path: Path) -> PipelineFolder:
-    """Look at the folder; WeightsRefused with what to do when it must not or can't be loaded.
+def inspect(path: Path, without: tuple[str, ...] = ()) -> PipelineFolder:
+    """Look at the folder; WeightsRefused with what to do when it must not or can't be loaded. `without`: parts to leave out.
 
     1. no model_index.json -> not a diffusers folder.  2. a pipeline class that is not on the list -> refused.
     3. a part from a library that is not on the list -> refused.  4. Python files, or a config with auto_map -> refused.
@@ -116,14 +116,23 @@ def inspect(path: Path) -> PipelineFolder:
     # 4.
     _refuse_code(path)
     # 5.
-    absent = tuple(name for name, _, _ in named if not (path / name).is_dir())
+    left_out = _left_out(path, without, [name for name, _, _ in named])
+    absent = tuple(name for name, _, _ in named if name in left_out or not (path / name).is_dir())
     for name in absent:
-        if name not in (*OPTIONAL, *OPTIONAL_OF.get(pipeline, ())):
+        if name not in (*OPTIONAL, *OPTIONAL_OF.get(pipeline, ()), *left_out):
             raise WeightsRefused(f"{path} has no folder '{name}', which its model_index.json names. Fetch the model again.")
     # 6.
-    parts = tuple(_part(path, *entry) for entry in named if _has_weights(path / entry[0]))
+    parts = tuple(_part(path, *entry) for entry in named if entry[0] not in absent and _has_weights(path / entry[0]))
     # 7.
     return PipelineFolder(path, str(pipeline), parts, absent)
+
+
+def _left_out(path: Path, without: tuple[str, ...], named: list[str]) -> set[str]:
+    """The parts of `without`, each text encoder with its tokenizer."""
+    for name in without:
+        if name not in named:
+            raise WeightsRefused(f"{path} has no part '{name}' to leave out; its parts are {', '.join(named)}.")
+    return {*without, *(name.replace("text_encoder", "tokenizer") for name in without)}
 
 
 def _parts(index: dict[str, Any]) -> Iterator[tuple[str, str, str]]:

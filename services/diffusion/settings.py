@@ -26,6 +26,7 @@ class Settings:
     """`max_batch` bounds what is denoised at once, not `n`: a larger request runs in several batches. The token is kept out of `repr`.
 
     `distilled`: the model needs no classifier-free guidance and its memory was counted without, so no request may switch it on.
+    `without`: parts that are left out, with their tokenizers (SD3 works without text_encoder_3, its T5).
     `loras`: the adapters that requests may name, with their files.
     """
 
@@ -40,6 +41,7 @@ class Settings:
     offload: Offload = "none"
     quantization: Quantization = "none"
     quantize_text_encoders: bool = False
+    without: tuple[str, ...] = ()
     loras: tuple[tuple[str, Path], ...] = ()
     safety_checker: bool = False
     distilled: bool = False

@@ -50,6 +50,15 @@ def test_a_part_that_was_not_fetched_is_left_out_only_if_it_is_optional(folder: 
         inspect(folder)
 
 
+def test_a_part_that_is_left_out_needs_not_be_there(folder: Path) -> None:
+    shutil.rmtree(folder / "text_encoder")
+    seen = inspect(folder, ("text_encoder",))
+    assert seen.absent == ("text_encoder", "tokenizer")
+    assert {part.name for part in seen.parts} == {"unet", "vae"}
+    with pytest.raises(WeightsRefused, match="no part 'text_encoder_3'"):
+        inspect(folder, ("text_encoder_3",))
+
+
 def test_a_part_outside_of_the_folder_is_refused(folder: Path) -> None:
     edit(folder / "model_index.json", **{"../vae": ["diffusers", "AutoencoderKL"]})
     with pytest.raises(WeightsRefused, match="no name of a folder"):

@@ -116,6 +116,30 @@ def test_diffusion(card: Card, device: str, dtype: str) -> None:
     assert got.warm_up.body["steps"] == 1
 
 
+def test_a_model_without_guidance_and_adapters_beside_the_weights(tmp_path: Path) -> None:
+    """Adapters are served under their files' names, and only as many as the plan's headroom holds: twice their size in float32."""
+    (tmp_path / "loras").mkdir()
+    for name in ("thin.v2", "bold"):
+        (tmp_path / "loras" / f"{name}.safetensors").write_bytes(bytes(1000))
+    (tmp_path / "loras" / "notes.txt").write_text("not one")
+    assert IMAGE.image is not None
+    model = replace(IMAGE, image=replace(IMAGE.image, uses_cfg=False))
+
+    def argv(headroom_bytes: int | None) -> str:
+        where = placement(P106, Engine.DIFFUSERS, dtype="float32", workload=ImageWorkload(512, 512), model_id="sd")
+        where = replace(where, report=replace(where.report, headroom_bytes=headroom_bytes))
+        return " ".join(launch(order(P106, where, model=model, weights=tmp_path)).argv)
+
+    folder = tmp_path / "loras"
+    assert argv(4000).endswith(f"--distilled --lora bold={folder}/bold.safetensors --lora thin.v2={folder}/thin.v2.safetensors --grace-s 4")
+    assert argv(None) == argv(4000)
+    with pytest.raises(LaunchError, match="the plan leaves"):
+        argv(3999)
+    (folder / "two words.safetensors").write_bytes(b"")
+    with pytest.raises(LaunchError, match="under its name"):
+        argv(None)
+
+
 @pytest.mark.parametrize(("quant", "flags"), [("fp16", ""), ("bnb-nf4", "--quantization nf4 "), ("bnb-int8", "--quantization int8 ")])
 def test_diffusion_with_bitsandbytes_and_an_alias(quant: str, flags: str) -> None:
     where = placement(CMP50HX, Engine.DIFFUSERS, workload=ImageWorkload(512, 512), model_id="sd", quant=quant)

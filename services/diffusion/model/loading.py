@@ -88,7 +88,8 @@ def _load_part(folder: PipelineFolder, part: Part, settings: Settings, device: t
     packed = settings.quantization != "none" and (text_encoder or part.name in ("unet", "transformer"))
     where, dtype = folder.path / part.name, _dtype(settings)
     module: torch.nn.Module = _class_of(part).from_pretrained(
-        str(where), dtype=_stored_dtype(where, dtype) if packed else dtype, variant=part.variant, use_safetensors=True, local_files_only=True,
+        str(where), dtype=_stored_dtype(where, dtype) if packed else dtype, variant=part.variant, use_safetensors=True,
+        local_files_only=True,
     )
     if packed:
         quantize(module, settings.quantization, device, dtype)

@@ -19,18 +19,19 @@ def quantize(part: torch.nn.Module, kind: Literal["none", "nf4", "int8"], device
     int8, which sums into float16, they are not packed at all.
     """
     wide = frozenset(getattr(part, "_keep_in_fp32_modules", None) or ())
+    shared = {id(module.weight) for module in part.modules() if isinstance(module, torch.nn.Embedding)}  # an lm_head that is the embedding
     for parent in list(part.modules()):
         if type(parent) is torch.nn.Linear:
             continue
         for name, child in list(parent.named_children()):
-            if type(child) is torch.nn.Linear:
+            if type(child) is torch.nn.Linear and id(child.weight) not in shared:
                 setattr(parent, name, _wide(child, kind, device, dtype) if name in wide else _quantized(child, kind, device, dtype))
         for parameter in parent.parameters(recurse=False):
             if parameter.is_floating_point():
                 parameter.data = parameter.data.to(dtype)
 
 
-class _Wide(torch.nn.Module):
+class _Wide(torch.nn.Module):  # type: ignore[misc]  # torch is Any where it is not installed
     """A layer with a dtype of its own. T5 casts its input to the dtype of `wo.weight`, which is uint8 when that is packed: there is none."""
 
     weight = None

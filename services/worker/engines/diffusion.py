@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import re
+
+from services.sizing.units import gib
 from services.worker.engines.order import Launch, LaunchError, Order, WarmUp
 
+LORA_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}", re.ASCII)
 JOB_GRACE_S = 4  # that a running job gets to finish after SIGTERM; then the engine ends at the next denoise step
 MAX_STEPS = 150  # of one image, where the workload doesn't say: more changes nothing that an eye could see
 
@@ -26,6 +30,8 @@ def launch(order: Order) -> Launch:
         "--default-steps", str(shape.default_steps), "--default-guidance-scale", f"{shape.default_guidance_scale:g}",
         "--offload", order.placement.choice.offload,
         *_quantization(order),
+        *(() if shape.uses_cfg else ("--distilled",)),
+        *_loras(order),
         *(word for alias in order.served_names[1:] for word in ("--alias", alias)),
         "--grace-s", str(JOB_GRACE_S),
     )
@@ -48,3 +54,23 @@ def _quantization(order: Order) -> tuple[str, ...]:
     if kind not in ("nf4", "int8"):
         raise LaunchError(f"the image engine knows bnb-nf4 and bnb-int8, not {quant}; plan another variant of {order.placement.model_id}.")
     return ("--quantization", kind)
+
+
+def _loras(order: Order) -> tuple[str, ...]:
+    """Every .safetensors file that the operator has put into the folder `loras` of the weights, under the name of its file.
+
+    They lie on the card all the time, and no bill counts them: together they must be smaller than the plan's headroom. Their files are
+    half as wide as a card that computes in float32 holds them.
+    """
+    files = sorted((order.weights / "loras").glob("*.safetensors"))
+    for file in files:
+        if LORA_NAME.fullmatch(file.stem) is None:
+            raise LaunchError(f"{file} can't be served under its name: use letters, digits, dot, dash and underscore, at most 64.")
+    need_bytes = sum(file.stat().st_size for file in files) * (2 if order.placement.choice.dtype == "float32" else 1)
+    headroom_bytes = order.placement.report.headroom_bytes
+    if headroom_bytes is not None and need_bytes > headroom_bytes:
+        raise LaunchError(
+            f"the LoRA adapters in {order.weights / 'loras'} take {gib(need_bytes)}, and the plan leaves {gib(headroom_bytes)} free on "
+            f"{order.card.name}: take some out, or plan {order.placement.model_id} with smaller images."
+        )
+    return tuple(word for file in files for word in ("--lora", f"{file.stem}={file}"))
