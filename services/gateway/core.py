@@ -23,6 +23,7 @@ from services.gateway.fleet import Fleet
 from services.gateway.ledger import Ledger
 from services.gateway.logs import RequestLog, log_event
 from services.gateway.metrics import Metrics
+from services.gateway.once import Once
 from services.gateway.outcome import Ending, Outcome
 from services.gateway.pictures import Pictures
 from services.gateway.request_ids import RequestIds
@@ -71,6 +72,7 @@ class Gateway:
         heartbeat_s = min(HEARTBEAT_S, settings.deadlines.first_byte_s)
         self.fleet = Fleet(self.directory.backends, self._on_ready, settings.poll_s, settings.breaker, heartbeat_s)
         self.retry_budget = RetryBudget()
+        self.once = Once()
         self.fits = FitBook(inputs.plan, inputs.catalogue)
         cards = inputs.plan.cards if inputs.plan else ()
         self.throughput = Throughput(self.directory, cards, self.started_s)
@@ -132,6 +134,8 @@ class Gateway:
         self.metrics.finished(outcome)
         self.ledger.finished(outcome)
         self.retry_budget.request()
+        if outcome.once is not None:
+            self.once.end(outcome.once, outcome.ending is Ending.SERVED, now)
         if outcome.backend is not None:
             backend = outcome.backend
             if outcome.ending is Ending.SERVED:

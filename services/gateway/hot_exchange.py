@@ -113,7 +113,7 @@ class HotExchange:
         deadlines = gateway.settings.deadlines
         self._end_s = now + deadlines.total_s
         if self._request.stream:
-            self._text = TextStream(drop_usage=not self._request.asks_usage)
+            self._text = TextStream(not self._request.asks_usage, self._request.most_events)
             self._enter(Phase.FIRST_BYTE, now, first_byte_s(self._request, self._backend, deadlines.first_byte_s))
         else:
             self._enter(Phase.ANSWER, now, answer_s(self._request, self._backend, deadlines))

@@ -15,7 +15,7 @@ from services.gateway.text_request import Route
 
 ROUTES: dict[bytes, Route] = {b"/v1/chat/completions": "/v1/chat/completions", b"/v1/completions": "/v1/completions"}
 BEGINNING = b"POST /v1/c"
-UNUSUAL = frozenset((b"expect", b"transfer-encoding", b"content-encoding", b"origin", b"upgrade", b"te", b"trailer"))
+UNUSUAL = frozenset((b"expect", b"transfer-encoding", b"content-encoding", b"origin", b"upgrade", b"te", b"trailer", b"idempotency-key"))
 LENGTH_NAMES = (b"\r\ncontent-length: ", b"\r\nContent-Length: ")
 MAX_HEAD_BYTES = 8192
 MAX_KEPT = 256

@@ -34,7 +34,7 @@ class Phase(StrEnum):
 @dataclass(slots=True)
 class Outcome:
     """Times are monotonic seconds; None where that never happened. `model_id` is None when no served model was named. `taken`: it
-    counts against the limits of `caller`'s key, with `images_taken` images, until it has ended."""
+    counts against the limits of `caller`'s key, with `images_taken` images, until it has ended. `once`: its Idempotency-Key."""
 
     request_id: str
     engine_request_id: str
@@ -58,6 +58,7 @@ class Outcome:
     caller: Caller | None = None
     taken: bool = False
     images_taken: int = 0
+    once: tuple[str | None, str] | None = None
 
     @property
     def key_id(self) -> str | None:

@@ -21,7 +21,7 @@ from services.gateway.outcome import Outcome
 from services.gateway.scheduler import Need
 from services.gateway.text_request import Route, read_text_request
 from services.gateway.text_response import TextResponse
-from services.wire.errors import InvalidValue, ModelNotFound, RouteNotFound
+from services.wire.errors import ApiError, InvalidValue, ModelNotFound, RouteNotFound
 from services.wire.shapes import listing, model_object
 
 _PICTURE = re.compile(r"([A-Za-z0-9_-]{43})\.png", re.ASCII)
@@ -81,7 +81,7 @@ async def text(gateway: Gateway, request: Request, route: Route) -> Response:
     outcome = Outcome(request.state.request_id, request.state.engine_request_id, route, arrived_s, served.id, asked.stream)
     outcome.caller = request.state.caller
     response = TextResponse(gateway, served, outcome, asked, getattr(request.state, "tried", frozenset()))  # 4
-    gateway.ledger.take(outcome)
+    take(gateway, request, outcome)
     return response
 
 
@@ -106,8 +106,20 @@ async def images(gateway: Gateway, request: Request) -> Response:
     base_url = f"{request.url.scheme}://{request.headers.get('host', '')}"
     outcome.caller = request.state.caller
     response = ImageResponse(gateway, served, outcome, asked, size_px, base_url)
-    gateway.ledger.take(outcome, asked.n)
+    take(gateway, request, outcome, asked.n)
     return response
+
+
+def take(gateway: Gateway, request: Request, outcome: Outcome, images: int = 0) -> None:
+    """It counts from here on, until `record`: as the one request of its Idempotency-Key, and against its key's limits. Raises ApiError."""
+    caller: Caller = request.state.caller
+    outcome.once = gateway.once.take(caller.id, request.headers.get("idempotency-key"), time.monotonic())
+    try:
+        gateway.ledger.take(outcome, images)
+    except ApiError:
+        if outcome.once is not None:
+            gateway.once.end(outcome.once, False, time.monotonic())
+        raise
 
 
 async def known_model(gateway: Gateway, request: Request, name: str) -> View:

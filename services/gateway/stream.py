@@ -12,19 +12,23 @@ import orjson
 from services.wire.shapes import TokenUsage, token_usage
 from services.wire.sse import DONE, EventSplitter, EventTooLarge, data_of
 
+UNBOUNDED = 2**62
+
 
 class TextStream:
     """`feed` reads; then `done`, or `broken` with the reason.
 
     `drop_usage`: the client did not ask for the usage event that we asked the engine for, so that one event is taken out.
+    `most_events`: an engine that sends more goes on past what was asked for; None: not bounded.
     `told`: it is broken because the engine said so, in an error event.
     `first_s`/`last_s`: when the first and the last content came, on the clock that `feed` is given.
     """
 
-    __slots__ = ("_drop_usage", "_finished", "_splitter", "broken", "done", "events", "first_s", "last_s", "told", "usage")
+    __slots__ = ("_drop_usage", "_finished", "_most", "_splitter", "broken", "done", "events", "first_s", "last_s", "told", "usage")
 
-    def __init__(self, drop_usage: bool) -> None:
+    def __init__(self, drop_usage: bool, most_events: int | None = None) -> None:
         self._drop_usage = drop_usage
+        self._most = UNBOUNDED if most_events is None else most_events
         self._splitter = EventSplitter()
         self._finished = False
         self.events = 0
@@ -68,6 +72,7 @@ class TextStream:
             and (data.isascii() or _is_utf8(data[start:end]))
             and not self.done
             and self.broken is None
+            and self.events < self._most
         ):
             self.events += 1
             self.last_s = now
@@ -107,6 +112,9 @@ class TextStream:
             self.told = True
             return False
         self.events += 1
+        if self.events > self._most:
+            self.broken = "the engine went on past the tokens that were asked for"
+            return False
         if b'"finish_reason":"' in payload or b'"finish_reason": "' in payload:
             self._finished = True
         if b'"usage"' in payload and b'"usage":null' not in payload and b'"usage": null' not in payload:  # 4

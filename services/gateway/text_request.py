@@ -46,6 +46,12 @@ class TextRequest(NamedTuple):  # not a frozen dataclass: made once a request, a
         return self.max_tokens or (1 if self.chat else COMPLETION_TOKENS)
 
     @property
+    def most_events(self) -> int | None:
+        """More events than this no stream of this request has: one for each token, with room for what engines cut finer or send beside.
+        None where no length was asked for."""
+        return None if self.max_tokens is None else 2 * self.max_tokens * self.n + 64
+
+    @property
     def most_prompt_tokens(self) -> int | None:
         """A bound without a tokenizer: no tokenizer in use makes more tokens of a text than it has UTF-8 bytes, and the body holds the
         prompt and more. None where that is no bound: templates write tools and documents out at length."""

@@ -124,7 +124,7 @@ class TextResponse(SeatedResponse):
     async def _stream(self, exchange: Exchange, backend: Backend, timer: PhaseTimer) -> None:
         """Passes events on as they come. What comes before the first content is held back: until then another backend can take over."""
         deadlines = self.gateway.settings.deadlines
-        stream = TextStream(drop_usage=not self.request.asks_usage)
+        stream = TextStream(not self.request.asks_usage, self.request.most_events)
         held = b""
         while not stream.done:
             data = await exchange.read()

@@ -9,6 +9,7 @@ ApiError                       status  code
  ├─ RouteNotFound                 404  route_not_found
  ├─ MethodNotAllowed              405  method_not_allowed
  ├─ ModelNotFound                 404  model_not_found
+ ├─ IdempotencyConflict           409  idempotency_conflict
  ├─ BodyTooLarge                  413  body_too_large
  ├─ HeadersTooLarge               431  headers_too_large
  ├─ ModelDoesNotFit               422  model_does_not_fit (+ fit)
@@ -95,6 +96,19 @@ class MethodNotAllowed(ApiError):
 
 class ModelNotFound(ApiError):
     status, type, code, should_retry = 404, "invalid_request_error", "model_not_found", False
+
+
+class IdempotencyConflict(ApiError):
+    """`answered`: sending it again can't help."""
+
+    status, type, code = 409, "invalid_request_error", "idempotency_conflict"
+
+    def __init__(self, message: str, *, retry_after_s: float | None = None, answered: bool = False) -> None:
+        super().__init__(message, retry_after_s=retry_after_s)
+        self.answered = answered
+
+    def headers(self) -> dict[str, str]:
+        return super().headers() | ({"x-should-retry": "false"} if self.answered else {})
 
 
 class BodyTooLarge(ApiError):
