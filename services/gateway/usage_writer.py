@@ -67,7 +67,12 @@ class UsageWriter:
         seconds = outcome.ended_s - outcome.seated_s if outcome.ended_s is not None and outcome.seated_s is not None else 0.0
         unmetered = int(tokens is None and images is None and outcome.ending is not Ending.REFUSED)
         prompt, output = (tokens.prompt_tokens, tokens.output_tokens) if tokens else (0, 0)
-        self._add(self._pending, ident, Sums(1, unmetered, prompt, output, images.images if images else 0, seconds))
+        sums = Sums(1, unmetered, prompt, output, images.images if images else 0, seconds)
+        found = self._pending.rows.get(ident)
+        if found is not None:
+            found.add(sums)
+        else:
+            self._add(self._pending, ident, sums)
 
     def _add(self, batch: Batch, ident: UsageId, sums: Sums) -> None:
         before = batch.lost_requests

@@ -33,8 +33,12 @@ class Sums:
 
     def add(self, other: Sums) -> None:
         self.joules = other.joules if not self.requests else _both(self.joules, other.joules)
-        for name in SUMS:
-            setattr(self, name, getattr(self, name) + getattr(other, name))
+        self.requests += other.requests
+        self.unmetered_requests += other.unmetered_requests
+        self.prompt_tokens += other.prompt_tokens
+        self.output_tokens += other.output_tokens
+        self.images += other.images
+        self.seconds += other.seconds
 
     def to_json(self) -> dict[str, Any]:
         return {name: getattr(self, name) for name in SUMS} | {"joules": self.joules}
