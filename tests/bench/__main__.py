@@ -11,7 +11,6 @@ import argparse
 import asyncio
 import os
 import signal
-import socket
 import statistics
 import subprocess
 import sys
@@ -23,7 +22,7 @@ from pathlib import Path
 import uvloop
 
 from tests.bench import load, meters
-from tests.bench.contestants import CONTESTANTS, Contestant
+from tests.bench.contestants import CONTESTANTS, Contestant, free_port
 from tests.bench.report import write_report
 
 PROJECT = Path(__file__).resolve().parents[2]
@@ -48,12 +47,6 @@ class Figures:
     def median(self, figure: str) -> float | None:
         found = self.values.get(figure)
         return statistics.median(found) if found else None
-
-
-def free_port() -> int:
-    with socket.socket() as sock:
-        sock.bind(("127.0.0.1", 0))
-        return int(sock.getsockname()[1])
 
 
 def start(argv: list[str], core: int, log: Path) -> subprocess.Popen[bytes]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import shutil
 import site
+import socket
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
@@ -64,6 +65,12 @@ def _bin(name: str, program: str) -> str:
     return str(VENVS / f"bench-{name}" / "bin" / program)
 
 
+def free_port() -> int:
+    with socket.socket() as sock:
+        sock.bind(("127.0.0.1", 0))
+        return int(sock.getsockname()[1])
+
+
 GATEWAY = ("-m", "services.gateway", "--limit-backend-slots", "1024", "--limit-queue", "4096")
 
 
@@ -104,7 +111,7 @@ def _router(name: str, program: Sequence[str]) -> Callable[[int, int, Path], lis
     def command(port: int, engine_port: int, folder: Path) -> list[str]:
         return [
             _bin(name, program[0]), *program[1:], "--worker-urls", f"http://127.0.0.1:{engine_port}", "--policy", "round_robin",
-            "--host", "127.0.0.1", "--port", str(port), "--prometheus-port", str(port + 1000), "--log-level", "error",
+            "--host", "127.0.0.1", "--port", str(port), "--prometheus-port", str(free_port()), "--log-level", "error",
         ]  # fmt: skip
 
     return command

@@ -23,8 +23,8 @@ HEAD = """# Performance of the gateway
 
 Made by `make bench`: every gateway in front of the same mock engine, in one run, round after round. Core 0 ran the gateway, core 1 the mock
 engine and the load generator. **CPU time of the gateway's own process tree** is what is compared; wall-clock figures of a shared machine
-move by a factor of two between rounds. rigserve ran as users run it: key check, admission, context check, queue, routing, usage, counters,
-deadlines, back-pressure and cancellation on; the peers with their defaults and round robin.
+move by a factor of two between rounds. rigserve ran with admission, context check, queue, routing, usage, counters, request log, deadlines,
+back-pressure and cancellation on, and no keys made, so that no key was hashed; the peers with their defaults, round robin and no keys.
 
 Plain: answers of 260 bytes, closed loop. Paced: {streams} streams of {chunks} events, one per 50 ms each, as decoding gives them. Flood: 64
 streams whose events come as fast as the sockets take them. Every answer is checked: status, body, number of events, `[DONE]`.
@@ -48,8 +48,9 @@ def write_report(table: Mapping[str, Row], given: argparse.Namespace, streams: i
 def _machine(given: argparse.Namespace) -> str:
     return (
         f"{os.cpu_count()} cores, Linux {platform.release()}, Python {platform.python_version()}; medians of {given.rounds} rounds of "
-        f"{given.seconds:g} s. Load average when it ended: {os.getloadavg()[0]:.1f} over one minute, {os.getloadavg()[2]:.1f} over fifteen: "
-        "the gateway and the load generator account for 2, the rest was other work on the same cores."
+        f"{given.seconds:g} s.\nLoad average when it ended: {os.getloadavg()[0]:.1f} over one minute, {os.getloadavg()[2]:.1f} over fifteen; "
+        "the gateway under test and\nthe load generator account for 2 at most, the rest was other work on the same cores: it moves the "
+        "wall-clock columns."
     )
 
 
@@ -57,8 +58,8 @@ def _table(table: Mapping[str, Row]) -> list[str]:
     direct = table["direct"]
     lines = [
         "| gateway | CPU µs/request | CPU µs/paced chunk | CPU µs/flood chunk | added ms p50, c=1 | added TTFT ms p50, 64 streams "
-        "| requests/s, c=32 | MiB at 512 streams | errors |",
-        "|---|---|---|---|---|---|---|---|---|",
+        "| requests/s, c=32 | MiB at 512 streams | errors | rounds |",
+        "|---|---|---|---|---|---|---|---|---|---|",
     ]
     for row in table.values():
         if row.missing or not row.values:
@@ -67,7 +68,8 @@ def _table(table: Mapping[str, Row]) -> list[str]:
         lines.append(
             f"| {row.name} | {_n(row.median('c32 cpu_us'))} | {_n(row.median('paced cpu_us'))} | {_n(row.median('flood cpu_us'))} "
             f"| {_ms(row, direct, 'c1 p50_s')} | {_ms(row, direct, 'ttft p50_s')} | {_n(row.median('c32 per_s'), 0)} "
-            f"| {_n(row.median('resident_mib'), 0)} | {errors:.0f} |"
+            f"| {_n(row.median('resident_mib'), 0)} | {errors:.0f} "
+            f"| {len(row.values.get('c32 per_s', ()))} |"
         )
     return lines
 
