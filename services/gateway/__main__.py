@@ -17,6 +17,7 @@ from services.gateway.breaker import BreakerLimits
 from services.gateway.core import Gateway, Inputs
 from services.gateway.door import Mode
 from services.gateway.hot_protocol import hot_protocol
+from services.gateway.log_stream import LateStream
 from services.gateway.logs import LogHandler, RequestLog, log, log_event
 from services.gateway.server import listen, make_server, plain_protocol
 from services.gateway.settings import Deadlines, Limits, Settings
@@ -33,11 +34,12 @@ def main() -> None:
         os.environ.setdefault(name, value)
     settings = parse_arguments(sys.argv[1:])
     requests = RequestLog()
-    logging.basicConfig(level=logging.INFO, handlers=[LogHandler(sys.stderr, requests)])
+    logging.basicConfig(level=logging.INFO, handlers=[LogHandler(late := LateStream(sys.stderr), requests)])
     logging.getLogger("uvicorn.error").setLevel(logging.WARNING)
     try:
         gateway = Gateway(read_inputs(settings))
         gateway.request_log = requests
+        late.dropped = gateway.metrics.log_dropped.inc
     except (EndpointsError, PlanFileError, CatalogueError, ValueError) as error:
         print(f"rigserve gateway: {error}", file=sys.stderr)
         raise SystemExit(2) from None
@@ -53,6 +55,7 @@ def main() -> None:
         make_server(make_app(gateway), gateway, protocol, lambda: read_inputs(settings)).run(sockets=[bound])
     finally:
         requests.flush()
+        late.finish()
 
 
 def _say_who_may_ask(gateway: Gateway) -> None:

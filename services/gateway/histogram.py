@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 from bisect import bisect_left
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector, CollectorRegistry
@@ -18,10 +18,11 @@ from prometheus_client.utils import floatToGoString
 class Observed:
     """What one set of labels has seen: a count per bucket (not cumulative; the last one is +Inf), and the sum."""
 
-    __slots__ = ("_bounds", "counts", "created", "total")
+    __slots__ = ("_bounds", "counts", "created", "heads", "total")
 
-    def __init__(self, bounds: Sequence[float]) -> None:
+    def __init__(self, bounds: Sequence[float], heads: Sequence[str]) -> None:
         self._bounds = bounds
+        self.heads = heads  # what stands before the numbers: of each bucket, of count, sum and time of creation
         self.counts = [0] * (len(bounds) + 1)
         self.total = 0.0
         self.created = time.time()
@@ -47,8 +48,28 @@ class Histogram(Collector):
         """The child with these label values: look it up once, keep it."""
         found = self._children.get(values)
         if found is None:
-            found = self._children[values] = Observed(self._bounds)
+            found = self._children[values] = Observed(self._bounds, self._heads(values))
         return found
+
+    def _heads(self, values: Sequence[str]) -> list[str]:
+        labels = dict(zip(self._labels, values, strict=True))
+        buckets = [line_head(f"{self._name}_bucket", {**labels, "le": bound}) for bound in self._names]
+        return [*buckets, *(line_head(f"{self._name}_{end}", labels) for end in ("count", "sum", "created"))]
+
+    def text(self) -> str:
+        """The same as `collect`, written out."""
+        lines = [f"# HELP {self._name} {self._about}\n# TYPE {self._name} histogram\n"]
+        created = []
+        for child in self._children.values():
+            seen, heads = 0, child.heads
+            for head, count in zip(heads, child.counts, strict=False):
+                seen += count
+                lines.append(f"{head}{seen}.0\n")
+            lines.append(f"{heads[-3]}{seen}.0\n{heads[-2]}{shown(child.total)}\n")
+            created.append(f"{heads[-1]}{shown(child.created)}\n")
+        if created:
+            lines.append(f"# HELP {self._name}_created {self._about}\n# TYPE {self._name}_created gauge\n")
+        return "".join(lines + created)
 
     def collect(self) -> Iterable[Metric]:
         metric = Metric(self._name, self._about, "histogram")
@@ -61,3 +82,17 @@ class Histogram(Collector):
             metric.add_sample(f"{self._name}_sum", labels, child.total)
             metric.add_sample(f"{self._name}_created", labels, child.created)
         yield metric
+
+
+def shown(value: float) -> str:
+    """A number as Prometheus writes it."""
+    return str(floatToGoString(value))  # type: ignore[no-untyped-call]
+
+
+def line_head(name: str, labels: Mapping[str, str]) -> str:
+    """A sample's line up to its number. Worked example: line_head("x", {"b": "2", "a": 'q"'}) == 'x{a="q\\\\"",b="2"} '."""
+    if not labels:
+        return f"{name} "
+    escaped = {label: value.replace("\\", r"\\").replace("\n", r"\n").replace('"', r"\"") for label, value in sorted(labels.items())}
+    pairs = ",".join(f'{label}="{value}"' for label, value in escaped.items())
+    return f"{name}{{{pairs}}} "

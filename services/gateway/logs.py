@@ -8,7 +8,7 @@ import datetime
 import logging
 import time
 from collections.abc import Callable
-from typing import TextIO
+from typing import Protocol
 
 import orjson
 
@@ -79,11 +79,19 @@ def _through_logging(lines: str) -> None:
         log.info("%s", line)
 
 
-class LogHandler(logging.StreamHandler[TextIO]):
+class Stream(Protocol):
+    """What a log is written to."""
+
+    def write(self, text: str, /) -> object: ...
+
+    def flush(self) -> object: ...
+
+
+class LogHandler(logging.StreamHandler[Stream]):
     """The process's log handler. Request lines that wait are written before any other line: the order is kept, and a crash report never
     comes without what went before it."""
 
-    def __init__(self, stream: TextIO, requests: RequestLog) -> None:
+    def __init__(self, stream: Stream, requests: RequestLog) -> None:
         super().__init__(stream)
         self.setFormatter(logging.Formatter("%(message)s"))
         self._requests = requests

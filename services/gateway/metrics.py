@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from prometheus_client import CollectorRegistry, Counter, generate_latest
+from prometheus_client import Counter
 
 from services.gateway.directory import Directory
+from services.gateway.exposition import Registry
 from services.gateway.histogram import Histogram
 from services.gateway.outcome import Ending, Outcome
 from services.gateway.state_metrics import StateCollector
@@ -42,7 +43,7 @@ class Metrics:
     """One registry per gateway, so that two of them in one process never meet."""
 
     def __init__(self, directory: Directory, cards: Sequence[Card]) -> None:
-        self.registry = registry = CollectorRegistry(auto_describe=False)
+        self.registry = registry = Registry()
         kind = ("gen_ai_operation_name", "gen_ai_request_model", "card")
         self.duration = Histogram("gen_ai_server_request_duration_seconds", "Time from arrival to the end of the answer", kind,
                                   SECONDS, registry)
@@ -63,6 +64,7 @@ class Metrics:
         self.steps = Counter("rigserve_denoise_steps", "Denoise steps done", ("model", "card"), registry=registry)
         self.denoise = Counter("rigserve_denoise_seconds", "Time in the denoiser", ("model", "card"), registry=registry)
         self.vae = Counter("rigserve_vae_seconds", "Time in the VAE", ("model", "card"), registry=registry)
+        self.log_dropped = Counter("rigserve_log_lines_dropped", "Log lines that nobody took in time", registry=registry)
         self.reloads = Counter("rigserve_config_reloads", "Times the configuration was read again", ("result",), registry=registry)
         self.state = StateCollector(directory, cards)
         registry.register(self.state)
@@ -115,4 +117,4 @@ class Metrics:
 
     def text(self) -> bytes:
         """The exposition format, with the state as it is now."""
-        return generate_latest(self.registry)
+        return self.registry.text()

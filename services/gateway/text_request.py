@@ -106,7 +106,7 @@ def _check_prompt(value: Any) -> int:
     """A string, several strings, token ids, or several lists of token ids; none of them empty. Returns 0: it holds no pictures."""
     if isinstance(value, str) and value:
         return 0
-    if isinstance(value, list) and value:
+    if isinstance(value, list) and 0 < len(value) <= fields.MAX_TOKENS:
         if all(type(token) is int and 0 <= token < 10**7 for token in value):
             return 0
         if len(value) > MAX_PROMPTS:
