@@ -15,12 +15,13 @@ MAY_IMPORT = {
     "keys": set(),
     "hardware": {"sizing"},
     "provision": {"sizing"},
-    "worker": {"sizing", "hardware", "wire"},
+    "calibration": {"sizing"},
+    "worker": {"sizing", "hardware", "wire", "calibration"},
     "diffusion": {"sizing", "wire", "hardware"},
     "gateway": {"sizing", "wire", "keys"},
     "deploy": {"sizing", "wire"},
     "doctor": {"sizing", "hardware"},
-    "cli": {"sizing", "hardware", "provision", "wire", "deploy", "doctor", "keys"},
+    "cli": {"sizing", "hardware", "provision", "wire", "deploy", "doctor", "keys", "calibration"},
 }
 HEAVY = {"torch", "diffusers", "transformers", "bitsandbytes", "vllm", "xllamacpp", "gguf", "accelerate"}
 NETWORK = {"socket", "http", "urllib", "httpx", "requests", "aiohttp", "huggingface_hub"}
@@ -30,6 +31,7 @@ NEVER = {
     "keys": HEAVY | {"fastapi", "starlette", "subprocess", "asyncio"},
     "hardware": HEAVY,
     "provision": HEAVY,
+    "calibration": HEAVY | NETWORK | {"subprocess", "asyncio"},
     "worker": HEAVY,
     "diffusion": set(),
     "gateway": HEAVY,

@@ -8,6 +8,7 @@ from services.sizing.types import FitReport, HostNeed, ImageWorkload, MemoryBill
 LINES = (
     ("weights", "weights_bytes"), ("LoRA slots", "lora_bytes"), ("KV cache", "kv_cache_bytes"), ("activations", "activation_bytes"),
     ("engine", "engine_bytes"), ("CUDA graphs", "graphs_bytes"), ("margin", "reserve_bytes"),
+    ("measured more", "measured_extra_bytes"),
 )
 
 

@@ -9,6 +9,8 @@ from dataclasses import dataclass, replace
 import click
 
 from services.cli.output import gib
+from services.calibration.attach import with_measured
+from services.calibration.store import CalibrationError, Store, default_path
 from services.cli.profiles import with_profiles
 from services.hardware.detect import detect
 from services.sizing.cards import parse_cards, simulated_cpu_card
@@ -42,7 +44,8 @@ def size_bytes(text: str, option: str | None = None) -> int:
 
 def rig_of_this_machine(cards_text: str | None = None, card_memory: str | None = None, host_ram: str | None = None) -> Rig:
     """1. --cards: exactly those. 2. Cards that the drivers show. 3. None: one simulated CPU card with a memory budget.
-    Cards of 1 and 2 carry the profile that `rigserve probe --save` found for their UUID.
+    Cards of 1 and 2 carry the profile that `rigserve probe --save` found for their UUID, all of them what `rigserve calibrate` lists for
+    their kind.
     """
     found = detect()
     host, notes = _host(found.host, host_ram, described=cards_text is not None)
@@ -52,15 +55,25 @@ def rig_of_this_machine(cards_text: str | None = None, card_memory: str | None =
         notes = (*notes, "--card-memory is the budget of the simulated CPU card and was not used: there are cards")
     # 1
     if cards_text is not None:
-        cards, more = with_profiles(parse_cards(cards_text))
+        cards, more = _with_what_is_known(parse_cards(cards_text))
         return Rig(host, cards, ("cards as described, not detected", *notes, *more))
     # 2
     if found.cards:
-        cards, more = with_profiles(found.cards)
+        cards, more = _with_what_is_known(found.cards)
         return Rig(host, cards, (*found.notes, *notes, *more))
     # 3
     note = f"no GPU found: using one simulated CPU card with a budget of {gib(budget)} of host memory"
-    return Rig(host, (simulated_cpu_card(budget),), (*found.notes, *notes, note, *_beyond(found.host, budget)))
+    cards, more = _with_what_is_known((simulated_cpu_card(budget),))
+    return Rig(host, cards, (*found.notes, *notes, *more, note, *_beyond(found.host, budget)))
+
+
+def _with_what_is_known(cards: tuple[Card, ...]) -> tuple[tuple[Card, ...], tuple[str, ...]]:
+    """The cards with their profiles and with what engines were measured to take on their kind."""
+    cards, notes = with_profiles(cards)
+    try:
+        return with_measured(cards, Store(default_path()).all()), notes
+    except CalibrationError as error:
+        return cards, (*notes, f"planned without measurements: {error}")
 
 
 def _host(host: Host, wish: str | None, *, described: bool) -> tuple[Host, tuple[str, ...]]:

@@ -4,33 +4,29 @@ from __future__ import annotations
 
 import json
 import urllib.error
-import urllib.request
 from typing import Any
 
 import click
 from rich.table import Table
 
-from services.cli.output import console, gib, json_option
-
-DEFAULT_URL = "http://127.0.0.1:8000"
-
-
-def ask(url: str, path: str, timeout_s: float = 5.0) -> Any:
-    """GET a JSON document of a gateway. OSError when nobody answers."""
-    request = urllib.request.Request(url.rstrip("/") + path, headers={"Accept": "application/json"})  # noqa: S310 - http(s), checked
-    with urllib.request.urlopen(request, timeout=timeout_s) as answer:  # noqa: S310
-        return json.load(answer)
+from services.calibration.record import ObservationError, observations_of
+from services.cli.accuracy import DEFAULT_URL, accuracy_text, asked_cards, observations_in
+from services.cli.accuracy import ask as ask
+from services.cli.output import console, gib, json_option, print_json
 
 
 @click.command(epilog="Example: rigserve status --url http://127.0.0.1:8000 --json")
 @click.option("--url", default=DEFAULT_URL, show_default=True, help="The gateway to ask.")
+@click.option("--accuracy", is_flag=True, help="Show what was predicted beside what was measured, and the drift.")
 @json_option
-def status(url: str, as_json: bool) -> None:
+def status(url: str, accuracy: bool, as_json: bool) -> None:
     """Show cards, placements and throughput of a running stack. Exit code 1 when no gateway answers."""
-    if not url.startswith(("http://", "https://")):
-        raise click.BadParameter(f"{url!r} is not an http(s) URL", param_hint="--url")
+    cards = asked_cards(url)
+    if accuracy:
+        _accuracy(url, cards, as_json)
+        return
     try:
-        cards, throughput = ask(url, "/v1/cards"), ask(url, "/v1/throughput")
+        throughput = ask(url, "/v1/throughput")
     except urllib.error.HTTPError as error:
         raise click.ClickException(f"the gateway at {url} answered {error.code} {error.reason}") from error
     except (OSError, ValueError) as error:
@@ -39,6 +35,31 @@ def status(url: str, as_json: bool) -> None:
         click.echo(json.dumps({"cards": cards, "throughput": throughput}, indent=2))
         return
     console().print(_table(cards))
+    for line in _remarks(cards):
+        click.echo(line)
+
+
+def _accuracy(url: str, cards: Any, as_json: bool) -> None:
+    rows = observations_in(cards)
+    if as_json:
+        print_json({"observations": rows})
+        return
+    try:
+        found = observations_of(rows)
+    except ObservationError as error:
+        raise click.ClickException(f"the gateway at {url} gave measurements that can't be used: {error}") from error
+    click.echo(accuracy_text(found) if found else "nothing is measured yet: a worker measures after each load, before it is ready")
+
+
+def _remarks(cards: dict[str, Any]) -> list[str]:
+    """What the workers say aloud about cards and placements."""
+    found = []
+    for card in cards["data"]:
+        if card.get("state") not in (None, "ok"):
+            found.append(f"{card['name']} ({card['id']}): {card['state']}: {card.get('state_reason')}")
+        for placement in card.get("placements", []):
+            found += [f"{placement['id']}: {note}" for note in (placement.get("status") or {}).get("notes") or ()]
+    return found
 
 
 def _table(cards: dict[str, Any]) -> Table:

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 
 from services.sizing.bill import host_need, make_bill
+from services.sizing.calibration import with_measured_bytes
 from services.sizing.types import (
     Card,
     EngineChoice,
@@ -47,7 +48,9 @@ def judge(
     """1. The host can't hold its part: does not fit. 2. The bill with its reserve is covered: fits. 3. Covered without the reserve: tight.
     4. Anything else does not fit.
     """
-    bill = make_bill(model, variant, choice, workload)
+    bill, learned = with_measured_bytes(make_bill(model, variant, choice, workload), card, model, variant, choice)
+    if learned is not None:
+        choice = replace(choice, reasons=(*choice.reasons, learned))
     needed = host_need(model, variant, choice, bill)
     # 1
     host_bytes = host.ram_bytes if host.ram_available_bytes is None else host.ram_available_bytes
@@ -75,7 +78,7 @@ def bill_words(bill: MemoryBill) -> str:
     lines = (
         ("weights", bill.weights_bytes), ("LoRA slots", bill.lora_bytes), ("KV cache", bill.kv_cache_bytes),
         ("activations", bill.activation_bytes), ("engine", bill.engine_bytes), ("CUDA graphs", bill.graphs_bytes),
-        ("reserve", bill.reserve_bytes),
+        ("reserve", bill.reserve_bytes), ("measured beyond that", bill.measured_extra_bytes),
     )  # fmt: skip
     return " + ".join(f"{name} {gib(size)}" for name, size in lines if size)
 

@@ -76,6 +76,7 @@ class Card:
     `id` is stable over reboots: the GPU's UUID (NVIDIA), its PCI address (AMD), `sim-N` for a simulated card.
     `total_bytes` is what the driver reports, not the number on the box. `spec` is the catalogue key, None if unknown there.
     `profile` is what a micro-benchmark found on a CMP card; None means not probed, and such a card is taken as stock.
+    `measured`: what engines were seen to take on cards of this kind (`rigserve calibrate`).
     """
 
     id: str
@@ -96,6 +97,7 @@ class Card:
     simulated: bool = False
     note: str | None = None
     profile: Literal["stock", "unlocked"] | None = None
+    measured: tuple[Measured, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -298,11 +300,25 @@ Workload = TextWorkload | ImageWorkload
 
 
 @dataclass(frozen=True, slots=True)
+class Measured:
+    """The most memory that one way to run a model was seen to take on one kind of card. `origin`: the rig that said so, "" for this one."""
+
+    model_id: str
+    variant_id: str
+    choice: EngineChoice
+    workload: Workload
+    peak_bytes: int
+    engine_version: str | None = None
+    origin: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class MemoryBill:
     """What a placement takes of its card, line by line, in bytes. The lines add up to `total_bytes`.
 
     `engine_bytes`: device context, allocator and runtime that no allocator prints; `graphs_bytes`: CUDA graphs;
     `lora_bytes`: what LoRA adapters take; `reserve_bytes`: the stated margin of error of this estimate.
+    `measured_extra_bytes`: what a measured run took beyond its estimate (`calibration.py`).
     """
 
     weights_bytes: int
@@ -312,12 +328,13 @@ class MemoryBill:
     graphs_bytes: int
     reserve_bytes: int
     lora_bytes: int = 0
+    measured_extra_bytes: int = 0
 
     @property
     def total_bytes(self) -> int:
         return (
             self.weights_bytes + self.lora_bytes + self.kv_cache_bytes + self.activation_bytes
-            + self.engine_bytes + self.graphs_bytes + self.reserve_bytes
+            + self.engine_bytes + self.graphs_bytes + self.reserve_bytes + self.measured_extra_bytes
         )
 
 

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import Any
 
 
 class WorkerState(StrEnum):
@@ -36,7 +37,8 @@ class WorkerStatus:
 
     `load_s`: process start to first good answer of the last start. `peak_bytes`: highest memory of the engine's process tree
     (PSS on a CPU card, device memory on a GPU) seen by the warm-up. `resident_bytes`: the same, now. `reason` is set whenever the
-    state is not ready.
+    state is not ready. `host_peak_bytes`: highest host memory of the process tree. `notes`: what is said aloud although the engine runs.
+    `measured`: the last start's `services.calibration.record.Observation` as plain data.
     """
 
     placement_id: str
@@ -54,3 +56,6 @@ class WorkerStatus:
     worker_resident_bytes: int | None = None
     free_bytes_at_start: int | None = None
     engine_version: str | None = None
+    host_peak_bytes: int | None = None
+    notes: tuple[str, ...] = ()
+    measured: dict[str, Any] | None = None

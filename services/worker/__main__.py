@@ -9,6 +9,7 @@ import signal
 import sys
 from pathlib import Path
 
+from services.calibration.store import Store, default_path
 from services.sizing.catalogue import CatalogueError, UnknownModelError, load_catalogue
 from services.sizing.planfile import PlanFileError, load_plan
 from services.sizing.types import ModelSpec, Plan
@@ -53,6 +54,8 @@ def arguments(argv: list[str]) -> argparse.Namespace:
     parser.add_argument("--state-dir", type=Path, help="private files of this run (default: run/workers/PLACEMENT)")
     parser.add_argument("--load-lock", type=Path, help="hold this file's lock while the engine loads, so that no two models load at once")
     parser.add_argument("--drain-s", type=seconds, default=0.0, help="how long running requests may take to end after SIGTERM (default: 0)")
+    parser.add_argument("--calibration", type=Path, help="keep what is measured in this SQLite file (default: $RIGSERVE_CALIBRATION, else "
+                        "rigserve/calibration.db in $XDG_STATE_HOME)")
     parser.add_argument("--exit-on-failure", action="store_true", help="end with code 3 when the engine is given up")
     return parser.parse_args(argv)
 
@@ -130,7 +133,8 @@ async def serve(args: argparse.Namespace, plan: Plan, order: Order) -> int:
         raise UsageError(f"the status port {args.port} of {args.host} can't be used: {error.strerror}.") from error
     log = EngineLog(args.log_file or order.state_dir / "engine.log", order.token)
     load_lock = _load_lock(args.load_lock)
-    driver = Driver(plan, order, log, say=lambda text: print(f"worker {text}", file=sys.stderr, flush=True), load_lock=load_lock)
+    driver = Driver(plan, order, log, say=lambda text: print(f"worker {text}", file=sys.stderr, flush=True), load_lock=load_lock,
+                    calibration=Store(args.calibration or default_path()))
     loop = asyncio.get_running_loop()
     loop.add_signal_handler(signal.SIGTERM, driver.drain, args.drain_s)
     loop.add_signal_handler(signal.SIGINT, driver.stop)  # Ctrl-C: whoever pressed it waits

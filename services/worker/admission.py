@@ -58,5 +58,6 @@ def refusal(placement: Placement, card: Card, free: Free) -> str | None:
 
 def _lines(bill: MemoryBill) -> str:
     lines = (("weights", bill.weights_bytes), ("KV cache", bill.kv_cache_bytes), ("activations", bill.activation_bytes),
-             ("engine", bill.engine_bytes), ("graphs", bill.graphs_bytes), ("reserve", bill.reserve_bytes))
+             ("engine", bill.engine_bytes), ("graphs", bill.graphs_bytes), ("reserve", bill.reserve_bytes),
+             ("measured beyond that", bill.measured_extra_bytes))
     return " + ".join(f"{name} {gib(size)}" for name, size in lines if size)

@@ -8,8 +8,11 @@ import os
 import socket
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
+from datetime import UTC, datetime
 
+from services.calibration.record import Observation
+from services.calibration.store import CalibrationError, Store
 from services.hardware.memory import CardLostError, process_resident_bytes
 from services.sizing.types import Plan
 from services.wire.worker import WorkerState, WorkerStatus
@@ -20,12 +23,13 @@ from services.worker.engines.environment import child_environment
 from services.worker.engines.order import Launch, LaunchError, Order, PrivateFile
 from services.worker.failure import why_it_ended
 from services.worker.gauge import Gauge
-from services.worker.inflight import requests_in_flight
 from services.worker.lifecycle import Life
 from services.worker.loadlock import LoadLock
-from services.worker.probe import EngineHttp, NoAnswer
+from services.worker.observed import Start, in_words, observation
+from services.worker.probe import EngineHttp
 from services.worker.process import EngineProcess
-from services.worker.version import installed_version
+from services.worker.questions import Questions
+from services.worker.trial import trial
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,15 +59,21 @@ class Driver:
         timing: Timing | None = None,
         launcher: Callable[[Order], Launch] = launch_of,
         load_lock: LoadLock | None = None,
+        calibration: Store | None = None,
     ) -> None:
-        """`load_lock`: held from before the engine starts until it is ready or over."""
+        """`load_lock`: held from before the engine starts until it is ready or over. `calibration`: keeps what is measured."""
         self._plan, self._order, self._log, self._say, self._launcher = plan, order, log, say, launcher
         self._timing = timing or Timing()
         probe_host = "127.0.0.1" if order.engine_host in ("0.0.0.0", "::") else order.engine_host  # noqa: S104 - compared, not bound
         self._http = EngineHttp(probe_host, order.engine_port, order.token)
+        self._questions = Questions(
+            self._http, order.placement.choice.engine, self._timing.probe_timeout_s, self._timing.check_timeout_s
+        )
         self._interrupt = asyncio.Event()
         self._doubt = asyncio.Event()
         self._load_lock = load_lock
+        self._calibration = calibration
+        self._measured: Observation | None = None
         self._stopping = False
         self._draining: asyncio.Task[None] | None = None
         self._process: EngineProcess | None = None
@@ -94,6 +104,8 @@ class Driver:
             worker_resident_bytes=process_resident_bytes(os.getpid()),
             free_bytes_at_start=self._free_bytes,
             engine_version=self._version,
+            host_peak_bytes=self._gauge.host_peak_bytes if self._gauge else None,
+            measured=asdict(self._measured) if self._measured else None,
         )
 
     def stop(self) -> None:
@@ -114,17 +126,13 @@ class Driver:
         begun, idle_looks, running = time.monotonic(), 0, None
         while not self._stopping and not lifecycle.is_drained(idle_looks, time.monotonic() - begun, limit_s):
             left_s = limit_s - (time.monotonic() - begun)
-            running = await self._requests_in_flight(min(left_s, self._timing.probe_timeout_s))
+            running = await self._questions.in_flight(min(left_s, self._timing.probe_timeout_s))
             idle_looks = idle_looks + 1 if running == 0 else 0
             await asyncio.sleep(min(self._timing.drain_s, max(0.0, limit_s - (time.monotonic() - begun))))
         if not self._stopping:
             what = "no request runs" if running == 0 else f"{'an unknown number of' if running is None else running} request(s) cut off"
             self._say(f"{self._order.placement.id}: drained for {time.monotonic() - begun:.1f} s, {what}")
             self.stop()
-
-    async def _requests_in_flight(self, timeout_s: float) -> int | None:
-        text = await self._metrics(timeout_s)
-        return None if text is None else requests_in_flight(self._order.placement.choice.engine, text)
 
     def restart(self) -> None:
         """Stop the engine, if there is one, and start it again at once, also after it was given up."""
@@ -248,13 +256,15 @@ class Driver:
             begun = time.monotonic()
             speed = self._order.placement.report.speed
             limit_s = lifecycle.start_deadline_s(speed.load_s if speed else None, on_gpu=self._order.card.vendor != "cpu")
-            problem = await self._load(launch, begun, limit_s) or await self._warm_up(launch, begun, limit_s)
+            problem = await self._load(launch, begun, limit_s)
+            problem = problem or await self._questions.first_result(launch, max(60.0, limit_s - (time.monotonic() - begun)))
             if problem:
                 return problem
             self._load_s = round(time.monotonic() - begun, 3)
-            await asyncio.to_thread(gauge.sample)
-            self._peak_bytes = gauge.peak_bytes
-            self._version = await self._ask_version(launch)
+            self._version = await self._questions.version(launch, self._order.engine_python)
+            problem = await self._measure(gauge, self._load_s)
+            if problem:
+                return problem
             self._turn(lifecycle.warmed(self.life, time.monotonic()))
             self._let_others_load()
             return await self._watch(launch)
@@ -264,23 +274,29 @@ class Driver:
     async def _load(self, launch: Launch, begun: float, limit_s: float) -> str | None:
         """Until the engine's health route says 200; a sentence when that took too long."""
         while (for_s := time.monotonic() - begun) < limit_s:
-            if await self._probe(launch) is None:
+            if await self._questions.well(launch) is None:
                 self._turn(lifecycle.loaded(self.life, time.monotonic()))
                 return None
             await asyncio.sleep(self._timing.poll_s if for_s < 10 else self._timing.slow_poll_s)
         last = next((line for line in reversed(self._log.lines()) if line.strip()), "nothing")
         return f"not loaded after {limit_s:.0f} s; its last line: {last[:300]}"
 
-    async def _warm_up(self, launch: Launch, begun: float, limit_s: float) -> str | None:
-        """One real request; a sentence when it failed."""
-        patience_s = max(60.0, limit_s - (time.monotonic() - begun))
-        try:
-            answer = await asyncio.to_thread(self._http.ask, "POST", launch.warm_up.path, launch.warm_up.body, timeout_s=patience_s)
-        except NoAnswer as error:
-            return f"the warm-up request got no answer: {error}"
-        if answer.status == 200:
-            return None
-        return f"the warm-up request failed with {answer.status}: {answer.body[:300].decode('utf8', 'replace')}"
+    async def _measure(self, gauge: Gauge, load_s: float) -> str | None:
+        """What the engine takes and does, kept beside what was predicted; a sentence when it can't do what was promised."""
+        measured = await asyncio.to_thread(trial, self._http, self._order)
+        await asyncio.to_thread(gauge.sample)
+        self._peak_bytes = gauge.peak_bytes
+        if measured.problem:
+            return measured.problem
+        at = datetime.now(UTC).isoformat(timespec="seconds")
+        self._measured = observation(self._plan, self._order, Start(load_s, measured, gauge, self._version, at))
+        self._say(f"{self._order.placement.id}: measured: {in_words(self._measured)}")
+        if self._calibration is not None:
+            try:
+                await asyncio.to_thread(self._calibration.add, self._measured)
+            except CalibrationError as error:  # no reason to serve nothing
+                self._say(f"{self._order.placement.id}: not kept: {error}")
+        return None
 
     async def _watch(self, launch: Launch) -> str:
         self._doubt.clear()
@@ -289,65 +305,19 @@ class Driver:
                 await asyncio.wait_for(self._doubt.wait(), self._timing.probe_s)
             doubted = self._doubt.is_set()
             self._doubt.clear()
-            problem = await self._probe(launch)
+            problem = await self._questions.well(launch)
             if doubted and problem is None:  # else the missed probes tell sooner than a small request, which waits for 30 s
-                hung = await self._check(launch)
+                hung = await self._questions.works(launch)
                 if hung:
                     return f"hung: {hung}"
             self.life = lifecycle.probed(self.life, time.monotonic(), problem)
             if lifecycle.is_hung(self.life):
                 return f"hung: {self.life.misses} health probes in a row failed; the last: {problem}"
 
-    async def _check(self, launch: Launch) -> str | None:
-        """None while the engine works. It hangs when a small request gets no answer and its own counters stand still meanwhile:
-        an engine whose core has stopped answers /health and /metrics as before."""
-        limit_s = self._timing.check_timeout_s
-        before = await self._work_done()
-        try:
-            await asyncio.to_thread(self._http.ask, "POST", launch.warm_up.path, launch.warm_up.body, timeout_s=limit_s)
-        except NoAnswer:
-            if await self._work_done() == before:
-                return f"no answer to a small request within {limit_s:g} s, and its counters stand still"
-        return None
-
-    async def _work_done(self) -> tuple[str, ...] | None:
-        """The engine's own counters of tokens or steps, as /metrics writes them; None when it gives none."""
-        text = await self._metrics(self._timing.probe_timeout_s)
-        if text is None:
-            return None
-        return tuple(line for line in text.splitlines() if not line.startswith("#") and ("token" in line or "step" in line))
-
-    async def _metrics(self, timeout_s: float) -> str | None:
-        """What the engine's /metrics says; None when it says nothing."""
-        try:
-            answer = await asyncio.to_thread(self._http.ask, "GET", "/metrics", timeout_s=max(0.1, timeout_s))
-        except NoAnswer:
-            return None
-        return answer.body.decode("utf8", "replace") if answer.status == 200 else None
-
-    async def _probe(self, launch: Launch) -> str | None:
-        try:
-            answer = await asyncio.to_thread(self._http.ask, "GET", launch.health_path, timeout_s=self._timing.probe_timeout_s)
-        except NoAnswer as error:
-            return str(error)
-        return None if answer.status == 200 else f"GET {launch.health_path}: status {answer.status}"
-
     async def _sample(self, gauge: Gauge) -> None:
         while True:
             await asyncio.to_thread(gauge.sample)
             await asyncio.sleep(self._timing.sample_s * (5 if self.life.state is WorkerState.READY else 1))
-
-    async def _ask_version(self, launch: Launch) -> str | None:
-        """From its environment, else the engine's own word; None when neither says."""
-        known = installed_version(self._order.engine_python, launch.packages)
-        if known is not None or launch.version is None:
-            return known
-        path, key = launch.version
-        try:
-            facts = (await asyncio.to_thread(self._http.ask, "GET", path, timeout_s=self._timing.probe_timeout_s)).json()
-        except NoAnswer:
-            return None
-        return str(facts[key]) if isinstance(facts, dict) and facts.get(key) else None
 
     def _turn(self, life: Life) -> None:
         """The one place where the state changes; said aloud."""

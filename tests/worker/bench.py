@@ -9,6 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from services.calibration.store import Store
 from services.sizing.types import Card, Placement
 from services.wire.worker import WorkerStatus
 from services.worker.driver import Driver, Timing
@@ -34,7 +35,7 @@ class Bench:
 
     def start(self, mode: str = "good", *, card: Card = CPU, where: Placement | None = None, grace_s: float = 0.5,
               timing: Timing = FAST, launcher: Callable[[Order], Launch] = launch, load_lock: LoadLock | None = None,
-              **run: bool) -> Driver:
+              calibration: Store | None = None, **run: bool) -> Driver:
         (self.folder / "token").write_text(TOKEN)
         (self.folder / "state").mkdir(exist_ok=True)
         (self.folder / f"{mode}.gguf").touch()
@@ -44,7 +45,7 @@ class Bench:
         self.engine_port = made.engine_port
         self.log = EngineLog(self.folder / "engine.log", TOKEN)
         self.driver = Driver(plan(card, where), made, self.log, say=self.states.append, timing=timing,
-                             launcher=lambda o: replace(launcher(o), stop_grace_s=grace_s), load_lock=load_lock)
+                             launcher=lambda o: replace(launcher(o), stop_grace_s=grace_s), load_lock=load_lock, calibration=calibration)
         self.tasks.append(asyncio.create_task(self.driver.run(**run)))
         return self.driver
 

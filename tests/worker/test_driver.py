@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import signal
 import time
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
+from services.calibration.record import observations_of
+from services.calibration.store import Store
 from services.hardware.memory import CardLostError
 from services.wire.worker import WorkerState
 from services.worker import admission, lifecycle
@@ -26,11 +30,30 @@ async def test_the_way_up(bench: Bench) -> None:
     bench.start()
     status = await bench.until("ready")
     assert time.monotonic() - begun < 15.0  # 0.3 s on an idle machine; the tests may share theirs
-    assert [line.split(":")[1].strip() for line in bench.states] == ["loading", "warming", "ready"]
+    assert [line.split(":")[1].strip() for line in bench.states] == ["loading", "warming", "measured", "ready"]
     assert alive(status.engine_pid or 0)
     assert status.peak_bytes is not None
     assert status.resident_bytes is not None
     assert (bench.folder / "engine.log").read_text().startswith("--- start 1 of small-0\n")
+    assert status.measured is not None
+    assert observations_of([json.loads(json.dumps(status.measured))])[0].peak_bytes == status.peak_bytes
+
+
+async def test_what_was_measured_is_kept_and_a_store_that_fails_stops_nothing(bench: Bench, tmp_path: Path) -> None:
+    store = Store(tmp_path / "kept.db")
+    driver = bench.start(calibration=store)
+    status = await bench.until("ready")
+    driver.restart()
+    await bench.until(lambda now: now.restarts == 1 and now.state == "ready")
+    (kept,) = store.all()
+    assert (kept.model_id, kept.card_kind, kept.simulated, kept.runs) == ("small-chat", "Simulated CPU card", True, 2)
+    assert kept.peak_bytes is not None
+    assert kept.peak_bytes >= (status.peak_bytes or 0)
+    assert kept.predicted_bytes == BILL.total_bytes - BILL.reserve_bytes
+    store.path.write_text("this is no database" * 100)
+    driver.restart()
+    await bench.until(lambda now: now.restarts == 2 and now.state == "ready")
+    assert any("not kept: " in line for line in bench.states)
 
 
 async def test_crash_loop_is_given_up_and_can_be_asked_again(bench: Bench) -> None:
