@@ -11,23 +11,25 @@ from tests.compose.engine import ROOT
 PAGE = ROOT / "docs" / "faults.md"
 HEAD = """# Faults: what clients see, and for how long
 
-Measured by `tests/compose/test_faults*.py` on real containers: the stack that `rigserve compose` writes for two simulated cards (no GPU:
-llama.cpp on the CPU), one model with a replica on each, three clients asking without a pause, a long stream running on each replica. One run on
-a machine with two cores; times in seconds, **bound** is what the test asserts. `make faults` writes this page anew.
+Measured by `tests/compose/test_faults*.py` on real containers: the stack that `rigserve compose` writes for two simulated cards (no
+GPU: llama.cpp on the CPU), one model with a replica on each, three clients that ask without a pause, a long stream on each replica.
+One run on a machine with two cores, others at work on it; seconds, and in brackets the **bound** that the test asserts.
+`make faults` writes this page anew.
 
-- **Stream on it**: how the stream that ran on the broken replica ended: always in an error that the OpenAI SDK raises, never as if it were whole.
-- **Others failed**: short requests of the three clients that did not end in 200, of all that they sent while the fault lasted.
-- **Slowest**: the longest that one of those requests took, retries on the other replica included.
-- **Noticed**: from the fault until the gateway sends nothing there any more. **Back**: from the fault (or, *mended by hand*, from the mending) until
-  the replica is ready again and has answered.
+- **Stream on it**: how the stream on the broken replica ended, seconds after the fault. An error is one that the OpenAI SDK raises: no
+  broken stream ends as if it were whole. *done*: mended within a stream's patience (30 s without a token), it went on and was whole.
+- **Others failed**: short requests of the three clients that did not end in 200, of those that ended after the fault.
+- **Slowest**: the longest of them, the second try on the other replica included.
+- **Noticed**: from the fault until the gateway sends nothing there any more.
+- **Back**: from the fault until the replica is ready again and has answered; where a hand mends it, from the mending.
 
 | fault | stream on it | others failed | slowest (bound) | noticed (bound) | back (bound) | brought back by |
 | --- | --- | --- | --- | --- | --- | --- |
 """
 TAIL = """
-After each fault the test also holds: no seat is taken at the gateway, the stream on the other replica was whole, and requests are answered by the
-mended replica. Docker does not restart a container that was killed by hand or that is paused; a container or engine that dies by itself comes
-back by itself. A model with one replica answers 503 with `Retry-After` for as long as **back** says.
+After each fault the test also holds: no seat is taken at the gateway, the stream on the other replica was whole, and requests are
+answered by the mended replica. Docker does not start a container again that was killed by hand, nor one that is paused; a container or
+an engine that dies by itself comes back by itself. With one replica a model answers 503 for as long as **back** says.
 """
 
 

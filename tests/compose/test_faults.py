@@ -62,7 +62,8 @@ def engine_hangs(stack: RunningStack) -> None:
 
 FAULTS = {
     "kill": Fault("container killed (`docker compose kill`)", "hand: `docker compose up -d`", Bounds(5, 3, 30), kill, start),
-    "pause": Fault("container paused: accepts, never answers", "hand: `docker compose unpause`", Bounds(12, 8, 20), pause, unpause, resumes=True),
+    "pause": Fault("container paused: accepts, never answers", "hand: `docker compose unpause`", Bounds(12, 8, 20), pause, unpause,
+                   resumes=True),  # fmt: skip
     "unplugged": Fault("taken off its network", "hand: `docker network connect`", Bounds(12, 8, 20), unplug, plug, resumes=True),
     "memory": Fault("memory limit met, the kernel kills the engine", "the worker", Bounds(8, 6, 40), out_of_memory),
     "worker dies": Fault("worker process dies (kill -9 inside)", "docker's restart policy", Bounds(5, 3, 40), worker_dies),
@@ -98,7 +99,7 @@ def test_the_gateway_is_restarted(replicas: RunningStack, fault_rows: list[Row])
         back_s = time.monotonic() - hit
         time.sleep(0.5)
     endings = {stream.wait(60) for stream in streams.values()}
-    assert endings <= {"done", "error shutting_down", "error server_shutting_down", "error upstream_error", "error no_available_worker"}, endings
+    assert all(ending == "done" or ending.startswith("error ") for ending in endings), endings
     during = [one for one in client.seen if one.ended_s >= hit]
     slowest_s = max(one.took_s for one in during)
     assert {one.status for one in during} <= {200, 0, 503}, {(one.status, one.code) for one in client.failed}
