@@ -12,7 +12,7 @@ from typing import ParamSpec, TypeVar
 
 import click
 
-from services.keys.database import Database, DatabaseError, DatabaseURLError, default_url
+from services.keys.database import Database, DatabaseError, DatabaseURLError, default_url, parse
 from services.keys.key import Key, Role
 from services.keys.store import KeyStore, NoSuchKey
 from services.keys.wish import Wish, WishError, life_of_word, limits_of_words, models_of, name_of
@@ -116,7 +116,7 @@ def limit(key: str, limits: tuple[str, ...], concurrency: int | None, database: 
 
 def store(database: str | None) -> KeyStore:
     """Raises DatabaseURLError, DatabaseError."""
-    if database is not None and Database(database).url.password:
+    if database is not None and parse(database).password:
         raise DatabaseURLError("A password on the command line is read by every user of this machine; put the URL into DATABASE_URL.")
     place = Database(database or default_url())
     place.prepare()

@@ -57,8 +57,13 @@ def start_keyed(folder: Path, *more: str, status_needs_key: bool = False) -> Key
     _, admin = store.create(Wish("ops", Role.ADMIN), "test")
     engines = [process.start("solo"), process.start("other")]
     flags = [f"--backend={model}={engine.url}/v1" for model, engine in zip(("solo", "other"), engines, strict=True)]
-    gateway = start_gateway(folder, *flags, "--database", str(folder / "rigserve.db"),
-                            *(() if status_needs_key else ("--open-status",)), *more)  # fmt: skip
+    flags += ["--database", str(folder / "rigserve.db"), *(() if status_needs_key else ("--open-status",)), *more]
+    try:
+        gateway = start_gateway(folder, *flags)
+    except BaseException:
+        for engine in engines:
+            engine.stop()
+        raise
     keyed = Keyed(gateway, engines, store, [admin])
     until(lambda: all(model["state"] == "ready" for model in keyed.get("/v1/models", admin).json()["data"]), "ready", 10)
     return keyed
