@@ -46,9 +46,10 @@ def write_report(table: Mapping[str, Row], given: argparse.Namespace, streams: i
 
 
 def _machine(given: argparse.Namespace) -> str:
+    minute, _, quarter = os.getloadavg()
     return (
         f"{os.cpu_count()} cores, Linux {platform.release()}, Python {platform.python_version()}; medians of {given.rounds} rounds of "
-        f"{given.seconds:g} s.\nLoad average when it ended: {os.getloadavg()[0]:.1f} over one minute, {os.getloadavg()[2]:.1f} over fifteen; "
+        f"{given.seconds:g} s.\nLoad average when it ended: {minute:.1f} over one minute, {quarter:.1f} over fifteen; "
         "the gateway under test and\nthe load generator account for 2 at most, the rest was other work on the same cores: it moves the "
         "wall-clock columns."
     )
