@@ -63,7 +63,7 @@ def engine_hangs(stack: RunningStack) -> None:
 FAULTS = {
     "kill": Fault("container killed (`docker compose kill`)", "hand: `docker compose up -d`", Bounds(5, 3, 30), kill, start),
     "pause": Fault("container paused: accepts, never answers", "hand: `docker compose unpause`", Bounds(12, 8, 20), pause, unpause,
-                   resumes=True),  # fmt: skip
+                   resumes=True),
     "unplugged": Fault("taken off its network", "hand: `docker network connect`", Bounds(12, 8, 20), unplug, plug, resumes=True),
     "memory": Fault("memory limit met, the kernel kills the engine", "the worker", Bounds(8, 6, 40), out_of_memory),
     "worker dies": Fault("worker process dies (kill -9 inside)", "docker's restart policy", Bounds(5, 3, 40), worker_dies),
