@@ -12,15 +12,17 @@ import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import httpx
 import numpy as np
 import pytest
 from PIL import Image
 
-from services.diffusion.folder import PIPELINES
+from services.diffusion.folder import INPAINTS, PIPELINES, STARTS_FROM_IMAGE
 from services.hardware.memory import tree_resident_bytes
 from services.provision import environments
+from services.wire.images import SCHEDULERS
 from tests.diffusion.engine_process import ROOT, EngineProcess, pixels
 from tests.models.digit_judge import DigitJudge
 
@@ -203,13 +205,37 @@ def test_a_signal_during_a_job_ends_the_process_cleanly(python: Path, tmp_path: 
         assert "Traceback" not in busy.log.read_text()
 
 
-def test_every_pipeline_class_of_the_list_and_every_foreign_error(python: Path, tmp_path: Path) -> None:
+def printed(python: Path, module: str, folder: Path) -> dict[str, Any]:
+    """The JSON object that the module prints when it runs in the engine's environment."""
     done = subprocess.run(
-        [python, "-m", "tests.diffusion.tiny_pipelines", str(tmp_path)], cwd=ROOT, capture_output=True, text=True, timeout=300,
-        env={"PATH": "/usr/bin:/bin", "HOME": str(tmp_path), "OMP_WAIT_POLICY": "passive", "HF_HUB_OFFLINE": "1"},
+        [python, "-m", module, str(folder)], cwd=ROOT, capture_output=True, text=True, timeout=300,
+        env={"PATH": "/usr/bin:/bin", "HOME": str(folder), "OMP_WAIT_POLICY": "passive", "HF_HUB_OFFLINE": "1"},
     )
     assert done.returncode == 0, done.stderr[-2000:]
-    results = json.loads(done.stdout.splitlines()[-1])
+    results: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+    return results
+
+
+def test_adapters_and_packed_weights(python: Path, tmp_path: Path) -> None:
+    results = printed(python, "tests.diffusion.tiny_adapters", tmp_path)
+    for kind, seen_of in results["adapters"].items():
+        assert seen_of == {
+            "changes": True, "scale_0_is_none": True, "scales_differ": True, "two_differ": True, "off_again": True, "repeats": True,
+            "in_edits": True,
+        }, kind
+    assert results["refused"] == {"other model": "WeightsRefused", "no tensors": "WeightsRefused", "cut": "WeightsRefused"}
+    for kind, (held_bytes, billed_bytes) in results["bytes"].items():
+        print(f"\ndigits-sd {kind}: {held_bytes:,} bytes held, {billed_bytes:,} billed", end="")
+        assert billed_bytes == pytest.approx(held_bytes, rel=0.02), kind
+    assert results["spiece"] == [True, True]
+
+
+def test_every_pipeline_class_of_the_list_and_every_foreign_error(python: Path, tmp_path: Path) -> None:
+    results = printed(python, "tests.diffusion.tiny_pipelines", tmp_path)
+    schedulers = results.pop("schedulers")
+    for seen_of in schedulers.values():
+        assert seen_of.pop("distinct") >= 20, "names stand for different schedulers; a few agree after so few steps"
+        assert seen_of == {"names": len(SCHEDULERS), "repeats": True, "own_again": True}
     assert results.pop("blackened") == {"filtered": [True, True], "distinct": 1}
     assert results.pop("foreign errors") == {
         "gpu": "OutOfMemory", "cpu": "OutOfMemory", "python": "OutOfMemory", "cublas": "OutOfMemory", "device": "DeviceLost",
@@ -217,9 +243,17 @@ def test_every_pipeline_class_of_the_list_and_every_foreign_error(python: Path, 
     }
     assert set(results) == set(PIPELINES)
     for name, result in results.items():
+        edited = {
+            "repeats": True, "strength_matters": True, "text_as_before": True, "formats": ["webp"],
+            "steps_per_image": 4 if name.startswith("Latent") else 1,  # a quarter of 4; latent consistency always runs all
+            "partials": 0 if name == "FluxPipeline" else 2,  # its latents are packed
+        }
+        assert result.pop("edits") == (edited if name in STARTS_FROM_IMAGE else None), name
+        assert result.pop("masks") == ({"kept": True, "painted": True, "repeats": True} if name in INPAINTS else None), name
         assert result == {
             "seeds": [7, 8, 9], "sizes": [[32, 16]] * 3, "distinct": 3, "repeats": True, "times_positive": True,
             "denoise_steps": 9,  # 3 images of 3 steps
+            "told": [[step, 6] for step in range(1, 7)],
             "callbacks": 6 + 6 + 1,  # two batches of 3 steps, twice, and the one step before the stop
             "stop_asked": 2,
         }, name

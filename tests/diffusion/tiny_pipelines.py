@@ -1,150 +1,60 @@
-"""Builds a random-weight miniature of every pipeline class that the engine may load, loads it through the engine's own code and
-generates. Runs in the diffusion environment, as a process: `python -m tests.diffusion.tiny_pipelines FOLDER` prints one JSON object.
+"""Loads every miniature of tiny_models through the engine's own code and generates with it. Runs in the diffusion environment, as a
+process: `python -m tests.diffusion.tiny_pipelines FOLDER` prints one JSON object.
 """
 
 from __future__ import annotations
 
 import contextlib
+import io
 import json
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 from unittest import mock
 
 sys.modules.setdefault("bitsandbytes", None)  # type: ignore[arg-type]
 
+import numpy as np  # noqa: E402
 import torch  # noqa: E402
-from diffusers import (  # noqa: E402
-    AutoencoderKL,
-    DDIMScheduler,
-    DPMSolverMultistepScheduler,
-    EulerDiscreteScheduler,
-    FlowMatchEulerDiscreteScheduler,
-    FluxPipeline,
-    FluxTransformer2DModel,
-    PixArtAlphaPipeline,
-    PixArtSigmaPipeline,
-    PixArtTransformer2DModel,
-    SD3Transformer2DModel,
-    StableDiffusion3Pipeline,
-    StableDiffusionPipeline,
-    StableDiffusionXLPipeline,
-    UNet2DConditionModel,
-)
+from diffusers import StableDiffusionPipeline  # noqa: E402
 from diffusers.pipelines.stable_diffusion import StableDiffusionSafetyChecker  # noqa: E402
-from transformers import (  # noqa: E402
-    CLIPConfig,
-    CLIPImageProcessor,
-    CLIPTextConfig,
-    CLIPTextModel,
-    CLIPTextModelWithProjection,
-    CLIPTokenizer,
-    T5Config,
-    T5EncoderModel,
-    T5Tokenizer,
-)
+from PIL import Image  # noqa: E402
+from transformers import CLIPConfig, CLIPImageProcessor  # noqa: E402
 
 from services.diffusion.__main__ import parse  # noqa: E402
-from services.diffusion.contract import ImageJob, JobStopped, Step  # noqa: E402
-from services.diffusion.folder import inspect  # noqa: E402
+from services.diffusion.contract import Edit, ImageJob, JobStopped, Output, Picture, Step  # noqa: E402
+from services.diffusion.folder import abilities, inspect  # noqa: E402
 from services.diffusion.model.loading import load  # noqa: E402
 from services.diffusion.model.painter import DiffusersPainter  # noqa: E402
-
-DIGITS = Path(__file__).parents[2] / "models" / "digits-sd"
-
-
-def vae(latent_channels: int = 4, **more: Any) -> AutoencoderKL:
-    return AutoencoderKL(
-        block_out_channels=(8, 8), down_block_types=("DownEncoderBlock2D",) * 2, up_block_types=("UpDecoderBlock2D",) * 2,
-        latent_channels=latent_channels, norm_num_groups=4, sample_size=32, **more,
-    )
+from services.wire.images import format_of  # noqa: E402
+from tests.diffusion.tiny_models import makers, stable_diffusion, words  # noqa: E402
 
 
-def clip(kind: type, words: int) -> Any:
-    return kind(CLIPTextConfig(
-        vocab_size=words, hidden_size=16, projection_dim=16, intermediate_size=16, num_hidden_layers=2, num_attention_heads=2,
-        max_position_embeddings=32, bos_token_id=0, eos_token_id=1, pad_token_id=1,
-    ))
-
-
-def t5(words: int, width: int = 16) -> T5EncoderModel:
-    return T5EncoderModel(T5Config(vocab_size=words, d_model=width, d_ff=16, d_kv=8, num_layers=1, num_heads=2))
-
-
-def stable_diffusion(tokenizer: CLIPTokenizer) -> Any:
-    unet = UNet2DConditionModel(
-        sample_size=16, block_out_channels=(8, 16), down_block_types=("DownBlock2D", "CrossAttnDownBlock2D"),
-        up_block_types=("CrossAttnUpBlock2D", "UpBlock2D"), layers_per_block=1, cross_attention_dim=16, attention_head_dim=4,
-        norm_num_groups=4,
-    )
-    return StableDiffusionPipeline(
-        vae=vae(), text_encoder=clip(CLIPTextModel, len(tokenizer)), tokenizer=tokenizer, unet=unet, scheduler=DDIMScheduler(),
-        safety_checker=None, feature_extractor=None, requires_safety_checker=False,
-    )
-
-
-def stable_diffusion_xl(tokenizer: CLIPTokenizer) -> Any:
-    unet = UNet2DConditionModel(
-        sample_size=16, block_out_channels=(8, 16), down_block_types=("DownBlock2D", "CrossAttnDownBlock2D"),
-        up_block_types=("CrossAttnUpBlock2D", "UpBlock2D"), layers_per_block=1, cross_attention_dim=32, attention_head_dim=4,
-        norm_num_groups=4, addition_embed_type="text_time", addition_time_embed_dim=8,
-        projection_class_embeddings_input_dim=6 * 8 + 16, use_linear_projection=True,
-    )
-    return StableDiffusionXLPipeline(
-        vae=vae(force_upcast=True), text_encoder=clip(CLIPTextModel, len(tokenizer)), tokenizer=tokenizer,
-        text_encoder_2=clip(CLIPTextModelWithProjection, len(tokenizer)), tokenizer_2=tokenizer, unet=unet,
-        scheduler=EulerDiscreteScheduler(),
-    )
-
-
-def stable_diffusion_3(tokenizer: CLIPTokenizer) -> Any:
-    words = T5Tokenizer()
-    transformer = SD3Transformer2DModel(
-        sample_size=16, patch_size=1, in_channels=4, num_layers=1, attention_head_dim=8, num_attention_heads=2, joint_attention_dim=32,
-        caption_projection_dim=16, pooled_projection_dim=32, out_channels=4,
-    )
-    return StableDiffusion3Pipeline(
-        transformer=transformer, scheduler=FlowMatchEulerDiscreteScheduler(), vae=vae(shift_factor=0.1),
-        text_encoder=clip(CLIPTextModelWithProjection, len(tokenizer)), tokenizer=tokenizer,
-        text_encoder_2=clip(CLIPTextModelWithProjection, len(tokenizer)), tokenizer_2=tokenizer,
-        text_encoder_3=t5(len(words), width=32), tokenizer_3=words,
-        feature_extractor=None, image_encoder=None,
-    )
-
-
-def pixart(kind: Any) -> Any:
-    words = T5Tokenizer()
-    transformer = PixArtTransformer2DModel(
-        sample_size=16, num_layers=1, patch_size=2, attention_head_dim=8, num_attention_heads=2, caption_channels=16, in_channels=4,
-        cross_attention_dim=16, out_channels=8, norm_type="ada_norm_single",
-    )
-    return kind(tokenizer=words, text_encoder=t5(len(words)), vae=vae(), transformer=transformer, scheduler=DPMSolverMultistepScheduler())
-
-
-def flux(tokenizer: CLIPTokenizer) -> Any:
-    words = T5Tokenizer()
-    transformer = FluxTransformer2DModel(
-        patch_size=1, in_channels=16, num_layers=1, num_single_layers=1, attention_head_dim=16, num_attention_heads=2,
-        joint_attention_dim=16, pooled_projection_dim=16, axes_dims_rope=(4, 4, 8), guidance_embeds=True,
-    )
-    return FluxPipeline(
-        scheduler=FlowMatchEulerDiscreteScheduler(), vae=vae(shift_factor=0.1, use_quant_conv=False, use_post_quant_conv=False),
-        text_encoder=clip(CLIPTextModel, len(tokenizer)), tokenizer=tokenizer, text_encoder_2=t5(len(words)), tokenizer_2=words,
-        transformer=transformer,
-    )
+def settings_of(folder: Path, *flags: str) -> Any:
+    return parse([*f"--weights {folder} --model-id tiny --max-width-px 32 --max-height-px 32 --native-px 32 --max-batch 2".split(), *flags])
 
 
 def painter_of(folder: Path, *flags: str) -> DiffusersPainter:
-    settings = parse([*f"--weights {folder} --model-id tiny --max-width-px 32 --max-height-px 32 --native-px 32 --max-batch 2".split(), *flags])
+    settings = settings_of(folder, *flags)
     return load(settings, inspect(folder))
+
+
+def paint(painter: DiffusersPainter, job: ImageJob, steps: list[Step] | None = None) -> list[bytes]:
+    return [made.data for made in painter.generate(job, (steps if steps is not None else []).append, lambda: False).pictures]
+
+
+def pixels(data: bytes) -> Any:
+    return np.asarray(Image.open(io.BytesIO(data))).astype(int)
 
 
 def try_out(folder: Path) -> dict[str, Any]:
     """Load and generate as the engine does: 3 images in batches of 2, the middle one alone, and a job stopped after one step."""
     painter = painter_of(folder)
+    able = abilities(inspect(folder), settings_of(folder))
     step_s: list[Step] = []
-    job = ImageJob("a photo of the digit seven", "blurry", 32, 16, 3, 3.0, (7, 8, 9))
+    job = ImageJob("a photo of the digit seven", "blurry" if able.negative_prompt else None, 32, 16, 3, 3.0, (7, 8, 9))
     made = painter.generate(job, step_s.append, lambda: False)
     again = painter.generate(job, step_s.append, lambda: False)
     calls = 0
@@ -165,18 +75,74 @@ def try_out(folder: Path) -> dict[str, Any]:
         "denoise_steps": made.denoise_steps,
         "callbacks": len(step_s),
         "stop_asked": calls,
+        "told": [(step.done, step.total) for step in step_s[:6]],
+        "edits": edits(painter, job) if able.edits else None,
+        "masks": masks(painter, job) if able.masks else None,
         "times_positive": min(made.encode_s, made.denoise_s, made.vae_s) > 0,
     }
 
 
-def blackened(target: Path, tokenizer: CLIPTokenizer) -> dict[str, Any]:
+def edits(painter: DiffusersPainter, job: ImageJob) -> dict[str, Any]:
+    """From a picture, weakly and strongly, with unfinished pictures on the way."""
+    before = paint(painter, job)
+    start = Image.new("RGB", (job.width_px, job.height_px), "orange")
+    weak, strong = (replace(job, steps=4, seeds=(1, 2, 3), edit=Edit(start, None, strength)) for strength in (0.25, 1.0))
+    weak_steps: list[Step] = []
+    made, far = paint(painter, weak, weak_steps), paint(painter, strong)
+    partials: list[Step] = []
+    one = replace(strong, seeds=(1,), output=Output("webp", 80, 2))
+    last = paint(painter, one, partials)
+    return {
+        "repeats": made == paint(painter, weak),
+        "strength_matters": bool(np.abs(pixels(made[0]) - pixels(far[0])).max() > 0),
+        "steps_per_image": len(weak_steps) / 3,
+        "text_as_before": paint(painter, job) == before,
+        "formats": sorted({str(format_of(p.data)) for p in shown(partials)} | {str(format_of(last[0]))}),
+        "partials": len(shown(partials)),
+    }
+
+
+def shown(steps: list[Step]) -> list[Picture]:
+    return [step.partial for step in steps if step.partial is not None]
+
+
+def masks(painter: DiffusersPainter, job: ImageJob) -> dict[str, Any]:
+    """The right half is painted anew; the left half is the picture's, to the last bit."""
+    start = Image.fromarray(np.random.default_rng(0).integers(0, 256, (job.height_px, job.width_px, 3), dtype=np.uint8))
+    half = Image.new("L", start.size)
+    half.paste(255, (job.width_px // 2, 0, job.width_px, job.height_px))
+    masked = replace(job, seeds=(4, 5, 6), edit=Edit(start, half, 1.0))
+    made = paint(painter, masked)
+    middle = job.width_px // 2
+    return {
+        "kept": all((pixels(data)[:, :middle] == np.asarray(start)[:, :middle]).all() for data in made),
+        "painted": all((pixels(data)[:, middle:] != np.asarray(start)[:, middle:]).any() for data in made),
+        "repeats": made == paint(painter, masked),
+    }
+
+
+def schedulers(folder: Path) -> dict[str, Any]:
+    """Every name of the list makes a picture of its own, twice the same, and leaves the model's own scheduler as it was."""
+    painter = painter_of(folder)
+    job = ImageJob("seven", None, 32, 32, 4, 3.0, (1, 2))
+    own = paint(painter, job)
+    made = {name: paint(painter, replace(job, scheduler=name)) for name in abilities(inspect(folder), settings_of(folder)).schedulers}
+    return {
+        "names": len(made),
+        "distinct": len({data for pair in made.values() for data in pair}),
+        "repeats": all(paint(painter, replace(job, scheduler=name)) == pair for name, pair in made.items()),
+        "own_again": paint(painter, job) == own,
+    }
+
+
+def blackened(target: Path) -> dict[str, Any]:
     """Stable Diffusion as its makers ship it, with a safety checker; this one dislikes everything."""
     small = {"hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "projection_dim": 16}
     checker = StableDiffusionSafetyChecker(CLIPConfig(
         text_config={**small, "vocab_size": 100}, vision_config={**small, "image_size": 32, "patch_size": 16}, projection_dim=16,
     ))
     checker.concept_embeds_weights.data.fill_(-10)  # the score that an image may reach before it is blackened
-    pipe = stable_diffusion(tokenizer)
+    pipe = stable_diffusion(words())
     StableDiffusionPipeline(
         **{**pipe.components, "safety_checker": checker, "feature_extractor": CLIPImageProcessor(crop_size=32, size={"shortest_edge": 32})}
     ).save_pretrained(target, safe_serialization=True)
@@ -223,21 +189,12 @@ def ending(call: Callable[[], object]) -> str:
 
 def main() -> None:
     target = Path(sys.argv[1])
-    tokenizer = CLIPTokenizer.from_pretrained(DIGITS / "tokenizer")
-    torch.manual_seed(0)
-    makers = {
-        "StableDiffusionPipeline": lambda: stable_diffusion(tokenizer),
-        "StableDiffusionXLPipeline": lambda: stable_diffusion_xl(tokenizer),
-        "StableDiffusion3Pipeline": lambda: stable_diffusion_3(tokenizer),
-        "PixArtAlphaPipeline": lambda: pixart(PixArtAlphaPipeline),
-        "PixArtSigmaPipeline": lambda: pixart(PixArtSigmaPipeline),
-        "FluxPipeline": lambda: flux(tokenizer),
-    }
-    results = {}
-    for name, make in makers.items():
+    results: dict[str, Any] = {}
+    for name, make in makers().items():
         make().save_pretrained(target / name, safe_serialization=True)
         results[name] = try_out(target / name)
-    results["blackened"] = blackened(target / "blackened", tokenizer)
+    results["blackened"] = blackened(target / "blackened")
+    results["schedulers"] = {name: schedulers(target / name) for name in ("StableDiffusionPipeline", "StableDiffusionXLPipeline")}
     results["foreign errors"] = foreign_errors(target / "StableDiffusionPipeline")
     print(json.dumps(results))
 

@@ -56,7 +56,9 @@ class DiffusersPainter:
 
     def _generate(self, job: ImageJob, on_step: Callable[[Step], None], should_stop: Callable[[], bool]) -> Outcome:
         self._peak.reset()
-        batches = [job.seeds[first : first + self._max_batch] for first in range(0, len(job.seeds), self._max_batch)]
+        # Several of diffusers' image-to-image pipelines take one picture for several seeds for a mistake, so edits run one by one.
+        at_once = self._max_batch if job.edit is None else 1
+        batches = [job.seeds[first : first + at_once] for first in range(0, len(job.seeds), at_once)]
         clock = Clock(self._device, on_step, should_stop, len(batches), job.output.partial_images)
         self._adapters.switch(job.lora, job.lora_scale)
         pipe = self._pipeline_of(job)
