@@ -35,6 +35,7 @@ ROUTES: dict[tuple[str, str], Audience] = {
     ("POST", "/v1/chat/completions"): Audience.USER,
     ("POST", "/v1/completions"): Audience.USER,
     ("POST", "/v1/images/generations"): Audience.USER,
+    ("POST", "/v1/images/edits"): Audience.USER,
     ("GET", "/v1/images/files/{name}"): Audience.USER,
     ("GET", "/v1/models"): Audience.ANY_KEY,
     ("GET", "/v1/models/{name:path}"): Audience.ANY_KEY,

@@ -23,7 +23,7 @@ from services.gateway.routes_ops import ops_routes
 from services.gateway.routes_usage import usage_routes
 from services.wire.errors import ApiError, InternalError, InvalidValue, MethodNotAllowed, RouteNotFound
 
-MEASURED = {"/v1/chat/completions", "/v1/completions", "/v1/images/generations"}
+MEASURED = {"/v1/chat/completions", "/v1/completions", "/v1/images/generations", "/v1/images/edits"}
 
 
 def make_app(gateway: Gateway) -> ASGIApp:

@@ -21,7 +21,6 @@ from services.wire.errors import InvalidValue
 INT64 = 2**63
 MAX_TOKENS = 2**20
 MAX_N = 8
-MAX_STEPS = 150
 NAMED_IN_HEADER = 20
 
 _bias = mapping(300, number(-100, 100), lambda key: key.isascii() and key.isdigit() and len(key) <= 7, "token ids")
@@ -94,21 +93,6 @@ COMPLETION: dict[str, Check] = SAMPLING | {
     "prompt": lambda name, value: None,  # looked into by text_request.py
     "suffix": text(2**20),
     "logprobs": integer(0, 20),
-}
-
-# The limits of the image engine (services/diffusion/settings.py), so that what passes here is not refused there.
-IMAGE: dict[str, Check] = {
-    "model": text(256, empty=False),
-    "prompt": text(4000, empty=False),
-    "negative_prompt": text(4000),
-    "n": integer(1, 10),
-    "size": text(32, empty=False),
-    "response_format": one_of("b64_json", "url"),
-    "output_format": one_of("png"),
-    "steps": integer(1, MAX_STEPS),
-    "seed": integer(0, 2**32 - 1),
-    "guidance_scale": number(0, 50),
-    "user": text(1000),
 }
 
 _ADDRESS = "names an address or a file; models and weights are chosen by the operator, never by a request"

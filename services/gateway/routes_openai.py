@@ -14,7 +14,7 @@ from services.gateway.body import read_body
 from services.gateway.core import Gateway
 from services.gateway.directory import Served
 from services.gateway.door import Caller
-from services.gateway.image_request import definite_size, read_image_request
+from services.gateway.image_request import definite_size, read_edit_request, read_image_request
 from services.gateway.image_response import ImageResponse
 from services.gateway.json_response import json_response
 from services.gateway.outcome import Outcome
@@ -22,9 +22,10 @@ from services.gateway.scheduler import Need
 from services.gateway.text_request import Route, read_text_request
 from services.gateway.text_response import TextResponse
 from services.wire.errors import ApiError, InvalidValue, ModelNotFound, RouteNotFound
+from services.wire.images import format_of
 from services.wire.shapes import listing, model_object
 
-_PICTURE = re.compile(r"([A-Za-z0-9_-]{43})\.png", re.ASCII)
+_PICTURE = re.compile(r"([A-Za-z0-9_-]{43})\.(png|jpeg|webp)", re.ASCII)
 PICTURE_HEADERS = {
     "x-content-type-options": "nosniff", "cache-control": "private, max-age=300", "content-security-policy": "default-src 'none'",
 }
@@ -45,13 +46,17 @@ def openai_routes(gateway: Gateway) -> APIRouter:
     async def generations(request: Request) -> Response:
         return await images(gateway, request)
 
+    @router.post("/images/edits")
+    async def edits(request: Request) -> Response:
+        return await images(gateway, request, edit=True)
+
     @router.get("/images/files/{name}")
     async def picture(request: Request, name: str) -> Response:
         match = _PICTURE.fullmatch(name)
-        png = gateway.pictures.get(match[1], request.state.caller.id) if match else None
-        if png is None:
+        data = gateway.pictures.get(match[1], request.state.caller.id) if match else None
+        if match is None or data is None or format_of(data) != match[2]:
             raise RouteNotFound("There is no such picture, or its time is over; ask for response_format b64_json to keep it.")
-        return Response(png, media_type="image/png", headers=PICTURE_HEADERS)
+        return Response(data, media_type=f"image/{match[2]}", headers=PICTURE_HEADERS)
 
     @router.get("/models")
     async def models(request: Request) -> Response:
@@ -85,11 +90,11 @@ async def text(gateway: Gateway, request: Request, route: Route) -> Response:
     return response
 
 
-async def images(gateway: Gateway, request: Request) -> Response:
+async def images(gateway: Gateway, request: Request, edit: bool = False) -> Response:
     """As `text`, with the size in the place of the context."""
     arrived_s = time.monotonic()
     raw = await read_body(request, gateway.settings.limits.body_bytes, gateway.settings.deadlines.body_s)
-    asked = read_image_request(raw)
+    asked = read_edit_request(raw, request.headers.get("content-type", "")) if edit else read_image_request(raw)
     only = gateway.directory.only("image")
     if asked.model is None and only is None:
         raise InvalidValue("model is required.", param="model")
@@ -102,7 +107,7 @@ async def images(gateway: Gateway, request: Request) -> Response:
     if largest is not None and size_px is not None and not admission.image_fits(served, size_px) and served.spec and largest.placement:
         report = gateway.fits.of_image(served.spec, largest.placement, *size_px)
     admission.check_image(asked, served, size_px, report)
-    outcome = Outcome(request.state.request_id, request.state.engine_request_id, "/v1/images/generations", arrived_s, served.id)
+    outcome = Outcome(request.state.request_id, request.state.engine_request_id, asked.route, arrived_s, served.id, asked.stream)
     base_url = f"{request.url.scheme}://{request.headers.get('host', '')}"
     outcome.caller = request.state.caller
     response = ImageResponse(gateway, served, outcome, asked, size_px, base_url)

@@ -128,6 +128,10 @@ def images(body: dict[str, Any]) -> dict[str, Any]:
     return {"created": 1, "data": data, "usage": {"images": n, "steps": steps * n, "denoise_s": 0.1, "vae_s": 0.05, "total_s": 0.15}}
 
 
+def image_event(kind: str, payload: dict[str, Any]) -> bytes:
+    return f"event: {kind}\ndata: {json.dumps({'type': kind, **payload})}\n\n".encode()
+
+
 def worker_status(placement: str, model: str, card: str, state: str) -> dict[str, Any]:
     """The JSON of services.wire.worker.WorkerStatus."""
     reason = None if state == "ready" else f"the fake is told to be {state}"

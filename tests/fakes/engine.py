@@ -38,7 +38,8 @@ from tests.fakes.http import Reply, Request, Server
 
 SIDE_FAULTS = {"slow_health", "health_503", "slow_tokenize"}
 HEARTBEAT_ID = "rigserve-heartbeat"  # services/gateway/heartbeat.py
-MODEL_ROUTES = {"/v1/chat/completions", "/v1/completions", "/v1/images/generations"}
+IMAGE_ROUTES = {"/v1/images/generations", "/v1/images/edits"}
+MODEL_ROUTES = {"/v1/chat/completions", "/v1/completions"} | IMAGE_ROUTES
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +50,7 @@ class Settings:
     itl_s: float = 0.0
     context: int = 2048
     step_s: float = 0.0
+    prompt_token_s: float = 0.0
     placement: str | None = None
     card: str = "sim-0"
     worker_state: str = "ready"
@@ -142,8 +144,8 @@ class FakeEngine:
                 await self.before_first(fault, reply)
             if reply.started:
                 return
-            if request.path == "/v1/images/generations":
-                await self.image(body, reply)
+            if request.path in IMAGE_ROUTES:
+                await self.image(request.path, body, fault, reply)
             else:
                 await self.text(request.path, body, fault, reply)
             self.served += 1
@@ -175,11 +177,39 @@ class FakeEngine:
             status = int(fault.removeprefix("error_"))
             await reply.send(status, answers.error(self.settings.flavour, status, f"fake failure {status}"))
 
-    async def image(self, body: dict[str, Any], reply: Reply) -> None:
+    async def image(self, path: str, body: dict[str, Any], fault: str | None, reply: Reply) -> None:
         async with self.slot:
             answer = answers.images(body)
+            if body.get("stream"):
+                return await self.image_stream(path, body, answer, fault, reply)
             await asyncio.sleep(self.settings.ttft_s + self.settings.step_s * answer["usage"]["steps"])
             await reply.send(200, answer)
+
+    async def image_stream(self, path: str, body: dict[str, Any], answer: dict[str, Any], fault: str | None, reply: Reply) -> None:
+        kind = "image_edit" if path.endswith("edits") else "image_generation"
+        steps = body.get("steps") or 10
+        for number in range(1, steps + 1):
+            await asyncio.sleep(self.settings.step_s)
+            if number == 1:
+                await reply.start()
+            if fault and number == self.fault.after_tokens:
+                if fault == "die_mid_stream":
+                    reply.reset()
+                if fault == "stall":
+                    await asyncio.sleep(3600)
+                if fault == "bad_chunk":
+                    await reply.chunk(b"data: {]\n\n")
+                if fault == "error_event":
+                    said = {"error": {"message": "16x16 ran out of memory on cuda:0.", "code": "backend_out_of_memory"}}
+                    await reply.chunk(b"data: " + json.dumps(said).encode() + b"\n\n")
+                    return await reply.end()
+                if fault == "eof_without_done":
+                    return await reply.end()
+            await reply.chunk(answers.image_event(f"{kind}.progress", {"step": number, "steps": steps}))
+        for picture in answer["data"]:
+            await reply.chunk(answers.image_event(f"{kind}.completed", picture | {"usage": answer["usage"]}))
+        await reply.chunk(b"data: [DONE]\n\n")
+        await reply.end()
 
     async def text(self, path: str, body: dict[str, Any], fault: str | None, reply: Reply) -> None:
         settings = self.settings
@@ -188,7 +218,7 @@ class FakeEngine:
         if prompt + wanted > settings.context:
             return await reply.send(400, answers.too_long(settings.flavour, prompt, wanted, settings.context))
         self.prompt_tokens += prompt
-        await asyncio.sleep(settings.ttft_s)
+        await asyncio.sleep(settings.ttft_s + settings.prompt_token_s * prompt)
         shape = answers.Shape(path.endswith("/chat/completions"), settings.model, body.get("n") or 1, prompt, wanted)
         if not body.get("stream"):
             await asyncio.sleep(settings.itl_s * wanted)
@@ -286,7 +316,9 @@ def main() -> None:
     parser.add_argument("--fault", help="a fault from the start")
     args = parser.parse_args()
     token = args.token_file.read_text().strip() if args.token_file else None
-    settings = Settings(args.model, args.flavour, args.ttft_s, args.itl_s, args.context, args.step_s, args.placement, args.card)
+    settings = Settings(
+        args.model, args.flavour, args.ttft_s, args.itl_s, args.context, args.step_s, placement=args.placement, card=args.card
+    )
     asyncio.run(serve(args.host, args.port, FakeEngine(settings, token, Fault(args.fault), args.load_s)))
 
 

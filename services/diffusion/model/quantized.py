@@ -32,7 +32,7 @@ def quantize(part: torch.nn.Module, kind: Literal["none", "nf4", "int8"], device
 
 
 class _Wide(torch.nn.Module):  # type: ignore[misc]  # torch is Any where it is not installed
-    """A layer with a dtype of its own. T5 casts its input to the dtype of `wo.weight`, which is uint8 when that is packed: there is none."""
+    """A layer with a dtype of its own. T5 casts its input to the dtype of `wo.weight`; packed that is uint8, so there is none."""
 
     weight = None
 
