@@ -9,6 +9,7 @@ from fastapi import APIRouter, Request, Response
 
 from services.gateway.backends import Backend
 from services.gateway.body import read_body
+from services.gateway.card_readings import card_health
 from services.gateway.core import Gateway, nearest
 from services.gateway.directory import spec_of
 from services.gateway.door import Mode
@@ -80,7 +81,7 @@ def cards_json(gateway: Gateway) -> dict[str, Any]:
             "planned_bytes": _sum([backend.placement.report.need_bytes for backend in placed if backend.placement]),
             "resident_bytes": _sum([(backend.status or {}).get("resident_bytes") for backend in placed]),
             "placements": [_placement_json(backend, now) for backend in placed],
-        })
+        } | card_health(card, placed))
     loose = [
         _backend_json(backend, now) | {"url": backend.upstream.origin.url}
         for backend in gateway.directory.backends if backend.placement is None

@@ -9,6 +9,7 @@ from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
 
 from services.gateway.backends import Backend
+from services.gateway.card_readings import card_metrics
 from services.gateway.directory import Directory
 from services.sizing.types import Card
 from services.wire.worker import WorkerState
@@ -25,7 +26,8 @@ class StateCollector(Collector):
 
     def collect(self) -> Iterable[Metric]:
         backends = self._directory.backends
-        return [*_of_backends(backends), *_of_engines(backends), *self._of_queues(), *_of_cards(self.cards, backends)]
+        cards = [*_of_cards(self.cards, backends), *card_metrics(self.cards, backends)]
+        return [*_of_backends(backends), *_of_engines(backends), *self._of_queues(), *cards]
 
     def _of_queues(self) -> list[Metric]:
         waiting = GaugeMetricFamily("rigserve_requests_waiting", "Requests in the gateway's queue", labels=["model"])

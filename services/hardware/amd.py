@@ -73,7 +73,7 @@ def _read(sys: Path, device: Path, address: str, total_bytes: int, index: int, a
         pci_address=address,
         pci_device_id=device_id,
         render_node=f"/dev/dri/{render.name}" if render else None,
-        link=_link(device),
+        link=link(device),
         power_limit_watts=None if cap_uw is None else cap_uw / 1e6,
     )
 
@@ -103,7 +103,7 @@ def _gfx(sys: Path, render: str | None) -> str | None:
     return None
 
 
-def _link(device: Path) -> PcieLink | None:
+def link(device: Path) -> PcieLink | None:
     """The link into the slot. Vega 10 and later sit behind AMD's own bridges on the board; the outermost's link is the slot's."""
     outer = device.resolve()
     while files.number(outer.parent / "vendor", 16) == AMD:

@@ -31,6 +31,16 @@ class WorkerState(StrEnum):
     UNREACHABLE = "unreachable"  # said by the gateway, never by the worker itself
 
 
+class CardState(StrEnum):
+    """How a worker finds its card. draining: in quarantine, or its worker is stopping; nothing new is started there."""
+
+    OK = "ok"
+    THROTTLED = "throttled"
+    SUSPECT = "suspect"
+    LOST = "lost"
+    DRAINING = "draining"
+
+
 @dataclass(frozen=True, slots=True)
 class WorkerStatus:
     """One snapshot. Times are seconds, sizes bytes; None where not (yet) known.
@@ -39,6 +49,8 @@ class WorkerStatus:
     (PSS on a CPU card, device memory on a GPU) seen by the warm-up. `resident_bytes`: the same, now. `reason` is set whenever the
     state is not ready. `host_peak_bytes`: highest host memory of the process tree. `notes`: what is said aloud although the engine runs.
     `measured`: the last start's `services.calibration.record.Observation` as plain data.
+    `workload`: what the engine was really started with. `card_state` None: nobody watches the card (a simulated one). `telemetry`: the last
+    `services.hardware.telemetry.Reading`, with `age_s` and `last_xid`.
     """
 
     placement_id: str
@@ -59,3 +71,7 @@ class WorkerStatus:
     host_peak_bytes: int | None = None
     notes: tuple[str, ...] = ()
     measured: dict[str, Any] | None = None
+    workload: dict[str, Any] | None = None
+    card_state: CardState | None = None
+    card_reason: str | None = None
+    telemetry: dict[str, Any] | None = None

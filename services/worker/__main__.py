@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 
 from services.calibration.store import Store, default_path
+from services.hardware.telemetry import meter
 from services.sizing.catalogue import CatalogueError, UnknownModelError, load_catalogue
 from services.sizing.planfile import PlanFileError, load_plan
 from services.sizing.types import ModelSpec, Plan
@@ -134,7 +135,7 @@ async def serve(args: argparse.Namespace, plan: Plan, order: Order) -> int:
     log = EngineLog(args.log_file or order.state_dir / "engine.log", order.token)
     load_lock = _load_lock(args.load_lock)
     driver = Driver(plan, order, log, say=lambda text: print(f"worker {text}", file=sys.stderr, flush=True), load_lock=load_lock,
-                    calibration=Store(args.calibration or default_path()))
+                    calibration=Store(args.calibration or default_path()), meter=meter(order.card))
     loop = asyncio.get_running_loop()
     loop.add_signal_handler(signal.SIGTERM, driver.drain, args.drain_s)
     loop.add_signal_handler(signal.SIGINT, driver.stop)  # Ctrl-C: whoever pressed it waits

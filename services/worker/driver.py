@@ -14,21 +14,24 @@ from datetime import UTC, datetime
 from services.calibration.record import Observation
 from services.calibration.store import CalibrationError, Store
 from services.hardware.memory import CardLostError, process_resident_bytes
+from services.hardware.telemetry import Meter
 from services.sizing.types import Plan
 from services.wire.worker import WorkerState, WorkerStatus
-from services.worker import admission, lifecycle
+from services.worker import admission, lifecycle, observed
+from services.worker.card_care import CardCare
+from services.worker.card_state import CardView
 from services.worker.enginelog import EngineLog
 from services.worker.engines import launch as launch_of
 from services.worker.engines.environment import child_environment
 from services.worker.engines.order import Launch, LaunchError, Order, PrivateFile
-from services.worker.failure import why_it_ended
+from services.worker.failure import is_out_of_memory, why_it_ended
 from services.worker.gauge import Gauge
 from services.worker.lifecycle import Life
 from services.worker.loadlock import LoadLock
-from services.worker.observed import Start, in_words, observation
 from services.worker.probe import EngineHttp
 from services.worker.process import EngineProcess
 from services.worker.questions import Questions
+from services.worker.smaller import in_words, smaller
 from services.worker.trial import trial
 
 
@@ -43,6 +46,7 @@ class Timing:
     check_timeout_s: float = 30.0  # for one small request of an engine that is in doubt
     sample_s: float = 1.0  # memory, while loading; at every fifth of it once ready
     lock_s: float = 0.25  # whether the load lock is free
+    telemetry_s: float = 1.0
     drain_s: float = 0.5  # how many requests still run, while draining
 
 
@@ -60,8 +64,10 @@ class Driver:
         launcher: Callable[[Order], Launch] = launch_of,
         load_lock: LoadLock | None = None,
         calibration: Store | None = None,
+        meter: Meter | None = None,
     ) -> None:
-        """`load_lock`: held from before the engine starts until it is ready or over. `calibration`: keeps what is measured."""
+        """`load_lock`: held from before the engine starts until it is ready or over. `calibration`: keeps what is measured. `meter`: reads
+        the card each second."""
         self._plan, self._order, self._log, self._say, self._launcher = plan, order, log, say, launcher
         self._timing = timing or Timing()
         probe_host = "127.0.0.1" if order.engine_host in ("0.0.0.0", "::") else order.engine_host  # noqa: S104 - compared, not bound
@@ -73,6 +79,9 @@ class Driver:
         self._doubt = asyncio.Event()
         self._load_lock = load_lock
         self._calibration = calibration
+        self._planned = order.placement
+        self._smaller: str | None = None  # what was said when a smaller workload was tried
+        self._care = CardCare(meter, self._on_card, every_s=self._timing.telemetry_s)
         self._measured: Observation | None = None
         self._stopping = False
         self._draining: asyncio.Task[None] | None = None
@@ -88,6 +97,7 @@ class Driver:
     def status(self) -> WorkerStatus:
         placement = self._order.placement
         running = self._process is not None and not self._process.exited.is_set()
+        card_state, card_reason = self._care.state(draining=self._stopping or self._draining is not None)
         return WorkerStatus(
             placement_id=placement.id,
             model_id=placement.model_id,
@@ -105,7 +115,12 @@ class Driver:
             free_bytes_at_start=self._free_bytes,
             engine_version=self._version,
             host_peak_bytes=self._gauge.host_peak_bytes if self._gauge else None,
+            notes=(self._smaller,) if self._smaller else (),
             measured=asdict(self._measured) if self._measured else None,
+            workload=asdict(placement.workload),
+            card_state=card_state,
+            card_reason=card_reason,
+            telemetry=self._care.telemetry(),
         )
 
     def stop(self) -> None:
@@ -137,6 +152,7 @@ class Driver:
     def restart(self) -> None:
         """Stop the engine, if there is one, and start it again at once, also after it was given up."""
         if not self._stopping and self._draining is None:
+            self._order, self._smaller = replace(self._order, placement=self._planned), None
             self._turn(lifecycle.asked_to_restart(self.life, time.monotonic()))
             self._interrupt.set()
 
@@ -146,6 +162,13 @@ class Driver:
 
     async def run(self, *, until_failed: bool = False) -> None:
         """Until `stop`; with `until_failed` also until the engine is given up."""
+        self._care.start()
+        try:
+            await self._run(until_failed)
+        finally:
+            self._care.stop()
+
+    async def _run(self, until_failed: bool) -> None:
         while not self._stopping and not (until_failed and self.life.state is WorkerState.FAILED):
             self._interrupt.clear()
             try:
@@ -218,10 +241,15 @@ class Driver:
         """The command line, or None (and the state says why) when the engine must not be started now."""
         now = time.monotonic()
         placement, card = self._order.placement, self._order.card
+        if (left_s := self._care.quarantine_left_s()) > 0:
+            self._turn(lifecycle.quarantined(self.life, now, self._care.view.quarantine_reason or "", left_s))
+            return None
         try:
             free = admission.measure(self._plan, placement, card)
             self._free_bytes, self._used_before_bytes = free.free_bytes, free.used_bytes
             refused = admission.refusal(placement, card, free)
+            if refused and not self.life.was_ready and self._try_smaller(refused, free.free_bytes):
+                refused = None
             if refused:  # once it has been ready, the missing memory may only be what the dead engine has not given back yet
                 self._turn(lifecycle.ended(self.life, now, refused, hopeless=not self.life.was_ready))
                 return None
@@ -243,11 +271,38 @@ class Driver:
             if told.done() or self._draining is not None:  # told to stop, or told to and ended by itself
                 return
             problem = why_it_ended(process.code or 0, self._log.lines()) if gone.done() else tending.result()
-            self._turn(lifecycle.ended(self.life, time.monotonic(), problem))
+            self._over(problem)
         finally:
             for task in (tending, gone, told):
                 task.cancel()
             await asyncio.gather(tending, gone, told, return_exceptions=True)
+
+    def _over(self, problem: str) -> None:
+        """The engine is gone: for want of memory it is tried once more with less; out of memory again before it was ever ready, it is
+        given up."""
+        hopeless = False
+        if is_out_of_memory(problem):
+            hopeless = self._smaller is not None and not self.life.was_ready
+            self._care.out_of_memory()
+            self._try_smaller(problem, self._free_bytes)
+        self._turn(lifecycle.ended(self.life, time.monotonic(), problem, hopeless=hopeless))
+
+    def _try_smaller(self, why: str, free_bytes: int | None) -> bool:
+        """The largest smaller workload that fits, once, on the same card, said aloud."""
+        made = None if self._smaller else smaller(self._order.placement, self._order.model, self._order.card, free_bytes)
+        if made is None:
+            return False
+        self._smaller = in_words(self._order.placement, made, why)
+        self._order = replace(self._order, placement=made)
+        self._say(f"{made.id}: {self._smaller}")
+        return True
+
+    def _on_card(self, view: CardView) -> None:
+        """The card's state has changed; in quarantine the engine ends, and starts again after it."""
+        self._say(f"{self._order.placement.id}: card {view.state.value}{f': {view.reason}' if view.reason else ''}")
+        if not self._stopping and self._draining is None and self._care.quarantine_left_s() > 0:
+            self._turn(lifecycle.quarantined(self.life, time.monotonic(), view.quarantine_reason or "", self._care.quarantine_left_s()))
+            self._interrupt.set()
 
     async def _tend(self, launch: Launch, gauge: Gauge) -> str:
         """Load, warm up, watch; returns what went wrong."""
@@ -289,8 +344,9 @@ class Driver:
         if measured.problem:
             return measured.problem
         at = datetime.now(UTC).isoformat(timespec="seconds")
-        self._measured = observation(self._plan, self._order, Start(load_s, measured, gauge, self._version, at))
-        self._say(f"{self._order.placement.id}: measured: {in_words(self._measured)}")
+        self._measured = observed.observation(self._plan, self._order, observed.Start(load_s, measured, gauge, self._version, at))
+        self._say(f"{self._order.placement.id}: measured: {observed.in_words(self._measured)}")
+        self._care.measured_speed(self._measured.predicted_tok_s, self._measured.tok_s)
         if self._calibration is not None:
             try:
                 await asyncio.to_thread(self._calibration.add, self._measured)

@@ -58,6 +58,11 @@ def why_it_ended(code: int, lines: Sequence[str]) -> str:
     return f"{ended}: {_short(telling[-1])}" if telling else f"{ended} and printed nothing"
 
 
+def is_out_of_memory(problem: str) -> bool:
+    """Whether an ending of `why_it_ended`, or a refused largest request, says that the card's or host's memory was not enough."""
+    return "out of memory" in problem and "the host ran out of memory" not in problem
+
+
 def _signal(number: int) -> str:
     if number == signal.SIGILL:
         return "SIGILL: this CPU lacks instructions that the engine was built for (AVX2)"

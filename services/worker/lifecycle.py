@@ -96,6 +96,11 @@ def ended(life: Life, now: float, reason: str, *, hopeless: bool = False) -> Lif
     return _to(life, WorkerState.RESTARTING, now, reason, failures=failures, retry_at_s=now + pause_s)
 
 
+def quarantined(life: Life, now: float, why: str, left_s: float) -> Life:
+    """Its card is in quarantine: not the engine's failure, and not counted as one."""
+    return _to(life, WorkerState.RESTARTING, now, f"its card is in quarantine for {left_s:.0f} s: {why}", misses=0, retry_at_s=now + left_s)
+
+
 def asked_to_restart(life: Life, now: float) -> Life:
     """By POST /restart: at once, and with a clean record."""
     return _to(life, WorkerState.RESTARTING, now, "restart was asked for", failures=0, misses=0, retry_at_s=now)

@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from services.calibration.store import Store
-from services.sizing.types import Card, Placement
+from services.hardware.telemetry import Meter
+from services.sizing.types import Card, ModelSpec, Placement
 from services.wire.worker import WorkerStatus
 from services.worker.driver import Driver, Timing
 from services.worker.enginelog import EngineLog
@@ -19,10 +20,10 @@ from services.worker.engines.order import Launch, Order
 from services.worker.loadlock import LoadLock
 from services.worker.probe import Answer, EngineHttp
 from tests.worker.running import free_port, stand_in
-from tests.worker.sample import CPU, TOKEN, order, placement, plan
+from tests.worker.sample import CHAT, CPU, TOKEN, order, placement, plan
 
 FAST = Timing(poll_s=0.02, slow_poll_s=0.02, probe_s=0.05, probe_timeout_s=10.0, sample_s=0.2, lock_s=0.02,
-              drain_s=0.05)
+              drain_s=0.05, telemetry_s=0.02)
 
 
 class Bench:
@@ -35,17 +36,18 @@ class Bench:
 
     def start(self, mode: str = "good", *, card: Card = CPU, where: Placement | None = None, grace_s: float = 0.5,
               timing: Timing = FAST, launcher: Callable[[Order], Launch] = launch, load_lock: LoadLock | None = None,
-              calibration: Store | None = None, **run: bool) -> Driver:
+              calibration: Store | None = None, model: ModelSpec = CHAT, meter: Meter | None = None, **run: bool) -> Driver:
         (self.folder / "token").write_text(TOKEN)
         (self.folder / "state").mkdir(exist_ok=True)
         (self.folder / f"{mode}.gguf").touch()
         where = where or placement(card)
         made = order(card, where, weights=self.folder / f"{mode}.gguf", engine_port=free_port(), token_file=self.folder / "token",
-                     state_dir=self.folder / "state", engine_python=None, engine_binary=stand_in(self.folder))
+                     state_dir=self.folder / "state", engine_python=None, engine_binary=stand_in(self.folder), model=model)
         self.engine_port = made.engine_port
         self.log = EngineLog(self.folder / "engine.log", TOKEN)
         self.driver = Driver(plan(card, where), made, self.log, say=self.states.append, timing=timing,
-                             launcher=lambda o: replace(launcher(o), stop_grace_s=grace_s), load_lock=load_lock, calibration=calibration)
+                             launcher=lambda o: replace(launcher(o), stop_grace_s=grace_s), load_lock=load_lock, calibration=calibration,
+                             meter=meter)
         self.tasks.append(asyncio.create_task(self.driver.run(**run)))
         return self.driver
 

@@ -3,6 +3,7 @@
     good.gguf        serves
     slow.gguf        serves after 0.8 s of 503
     crash.gguf       prints a reason and ends with code 1
+    oom.gguf         has no room for more than 2048 tokens in all its slots, and ends with code 1
     badwarm.gguf     loads, and answers the warm-up with 500
     family.gguf      serves, beside a grandchild in a session of its own that ignores SIGTERM
     stubborn.gguf    serves and ignores SIGTERM
@@ -35,6 +36,9 @@ def main() -> None:
     token = Path(args.api_key_file).read_text().strip()
     if mode == "crash":
         print("llama_model_load: error loading model: tensor 'blk.0.attn_q' data is not within the file bounds", flush=True)
+        sys.exit(1)
+    if mode == "oom" and int(args.ctx_size) > 2048:
+        print("ggml_backend_cuda_buffer_type_alloc_buffer: allocating 512.00 MiB on device 0: cudaMalloc failed: out of memory", flush=True)
         sys.exit(1)
     if mode == "chatty":
         print(f"api key: {token}", sys.argv, dict(os.environ), flush=True)
