@@ -13,6 +13,7 @@ from services.cli.rig import rig_of_this_machine
 from services.sizing.advise import servable
 from services.sizing.catalogue import Catalogue, load_catalogue
 from services.sizing.plan_goals import work_of
+from services.sizing.planfile import to_json
 from services.sizing.types import Card, FitReport, Speed
 
 
@@ -40,7 +41,7 @@ def models(card: str | None, host_ram: str | None, as_json: bool) -> None:
         raise click.UsageError("--card takes one kind of card; `rigserve advise --cards` compares several")
     reports = servable(rig.cards[0], rig.host, catalogue)
     if as_json:
-        print_json(reports)
+        print_json([{**to_json(report), "notes": list(rig.notes)} for report in reports])
     else:
         _show_servable(catalogue, rig.cards[0], reports)
         for note in rig.notes:
@@ -50,7 +51,8 @@ def models(card: str | None, host_ram: str | None, as_json: bool) -> None:
 def _show_catalogue(catalogue: Catalogue) -> None:
     rows = [("model", "kind", "parameters", "licence", "variants")]
     for model in catalogue.models:
-        rows.append((model.id, model.kind, _billions(model.params), model.licence, ", ".join(v.quant for v in model.variants)))
+        variants = ", ".join(variant.id if model.image else variant.quant for variant in model.variants)
+        rows.append((model.id, model.kind, _billions(model.params), model.licence, variants))
     click.echo("\n".join(aligned(rows)))
 
 

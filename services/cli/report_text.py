@@ -37,7 +37,7 @@ def report_text(report: FitReport) -> str:
         lines += [bill_text(report.bill), f"  {'have':<12} {gib(report.have_bytes):>10}   headroom {gib(report.headroom_bytes)}"]
     lines.append(f"  {report.reason}")
     if report.largest:
-        lines.append(f"  largest that fits: {workload_text(report.largest)}")
+        lines.append(f"  largest that fits: {workload_text(report.largest)}{f' ({report.largest_by})' if report.largest_by else ''}")
     lines += _predicted_lines(report.speed) + _host_lines(report.host)
     lines += [f"  because: {r}" for r in (report.choice.reasons if report.choice else ())]
     lines += [f"  instead: {h.text}" for h in report.hints]

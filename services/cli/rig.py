@@ -8,12 +8,12 @@ from dataclasses import dataclass, replace
 
 import click
 
-from services.cli.output import gib
 from services.calibration.attach import with_measured
 from services.calibration.store import CalibrationError, Store, default_path
+from services.cli.output import gib
 from services.cli.profiles import with_profiles
 from services.hardware.detect import detect
-from services.sizing.cards import parse_cards, simulated_cpu_card
+from services.sizing.cards import parse_cards, simulated_cpu_card, taken_sizes
 from services.sizing.types import Card, Host
 
 DEFAULT_BUDGET_BYTES = 4 * 2**30
@@ -56,7 +56,7 @@ def rig_of_this_machine(cards_text: str | None = None, card_memory: str | None =
     # 1
     if cards_text is not None:
         cards, more = _with_what_is_known(parse_cards(cards_text))
-        return Rig(host, cards, ("cards as described, not detected", *notes, *more))
+        return Rig(host, cards, (*taken_sizes(cards), "cards as described, not detected", *notes, *more))
     # 2
     if found.cards:
         cards, more = _with_what_is_known(found.cards)
@@ -77,7 +77,10 @@ def _with_what_is_known(cards: tuple[Card, ...]) -> tuple[tuple[Card, ...], tupl
 
 
 def _host(host: Host, wish: str | None, *, described: bool) -> tuple[Host, tuple[str, ...]]:
-    """The host to plan for. Described cards are not in this machine, so what happens to be free here now says nothing about them."""
+    """The host to plan for. Described cards are not in this machine: what happens to be free here now and what this CPU can do says nothing
+    about them, so it stays unknown until `rigserve doctor` or `up` looks at theirs."""
+    if described:
+        host = replace(host, cpu_model=None, cpu_count=None, cpu_flags=(), machine=None)
     if wish is not None:
         size = size_bytes(wish, "--host-ram")
         return replace(host, ram_bytes=size, ram_available_bytes=size), ()

@@ -77,7 +77,12 @@ _DIFFUSERS = _LISTEN | {
     "--default-steps": "where a request says nothing",
     "--default-guidance-scale": "where a request says nothing",
     "--offload": "none: all of the pipeline on the card; model, sequential: parts wait in host RAM",
+    "--vae-tiling": "pictures are decoded in tiles of 512 px: the decode of a whole one would not fit",
+    "--without": "the variant leaves this part out",
     "--quantization": "the denoiser packed while loading, as the bill counts it",
+    "--quantize-text-encoders": "the text encoders too",
+    "--distilled": "the model was made to work without guidance, and no bill counts it",
+    "--lora": "an adapter beside the weights that requests may name",
     "--alias": "another name that requests may use",
     "--grace-s": "what a running job gets to finish after SIGTERM",
 }

@@ -134,7 +134,7 @@ def _notes(card: Card, placement: Placement, row: table.Image) -> tuple[str, ...
             else f"{workload.context_tokens} tokens × {workload.sequences} sequences")
     decided = [f"dtype {choice.dtype}", f"KV cache {choice.kv_dtype}" if report.bill and report.bill.kv_cache_bytes else "",
                f"attention {choice.attention_backend}" if choice.attention_backend else "", "eager" if choice.enforce_eager else "",
-               f"offload {choice.offload}" if choice.offload != "none" else ""]
+               f"offload {choice.offload}" if choice.offload != "none" else "", "VAE in tiles" if choice.vae_tiling else ""]
     link = f", PCIe gen {card.link.generation or '?'} x{card.link.width or '?'}" if card.link else ""
     return (
         f"{card.name}{link}, {gib(card.total_bytes)}{'; simulated: true, no GPU' if card.simulated else ''}",

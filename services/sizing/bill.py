@@ -33,7 +33,7 @@ def make_bill(model: ModelSpec, variant: Variant, choice: EngineChoice, workload
     the other kind than the model.
     """
     if model.image is not None and isinstance(workload, ImageWorkload):
-        peak = image_peak(model.image, variant, workload, choice.dtype, choice.offload)
+        peak = image_peak(model.image, variant, workload, choice.dtype, choice.offload, tiled=choice.vae_tiling)
         return _with_overhead(choice, peak.weights_bytes, 0, peak.activation_bytes, 0)
     if model.text is not None and isinstance(workload, TextWorkload):
         if choice.engine is Engine.LLAMACPP:
@@ -82,17 +82,27 @@ def host_need(model: ModelSpec, variant: Variant, choice: EngineChoice, bill: Me
 
     On a CPU card the bill is host RAM. On a GPU: the process tree, plus what stays on the host: llama.cpp's token table, the waiting
     components of an offloaded pipeline, or the largest component while a pipeline loads. Weights that are mapped or streamed are not
-    counted: the system may drop those pages.
+    counted: the system may drop those pages. What is quantized while loading is mapped as it is stored and packed layer by layer.
     """
     own = OVERHEADS[choice.environment]
-    disk = variant.file_bytes or variant.weight_bytes or bill.weights_bytes
+    disk = variant.file_bytes or variant.weight_bytes or _stored_bytes(model, variant) or bill.weights_bytes
     if choice.environment.endswith("-cpu"):
         return HostNeed(bill.total_bytes, disk, bill.total_bytes)
     if choice.engine is Engine.LLAMACPP and model.text is not None:
         resident = own.host_bytes + llamacpp_bytes(model.text, variant, on_gpu=True)[1]
         return HostNeed(resident, disk, resident)
     if model.image is not None:
-        sizes = [component_bytes(part, variant.quant, choice.dtype) for part in model.image.components]
+        sizes = [component_bytes(part, variant, choice.dtype) for part in model.image.components]
         peak = own.host_bytes + (max(sizes, default=0) if choice.offload == "none" else sum(sizes))
         return HostNeed(peak, disk, own.host_bytes if choice.offload == "none" else peak)
     return HostNeed(own.host_bytes, disk, own.host_bytes)
+
+
+def _stored_bytes(model: ModelSpec, variant: Variant) -> int | None:
+    """The files of an image variant that is quantized while loading: those of the model's unquantized variant, without what is left out."""
+    if model.image is None:
+        return None
+    whole = next((scheme for scheme in (parse_scheme(other.quant) for other in model.variants) if scheme.family == "none"), None)
+    if whole is None:
+        return None
+    return int(sum(part.params for part in model.image.components if part.name not in variant.without) * whole.matrix_bytes)

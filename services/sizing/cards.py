@@ -16,6 +16,7 @@ from services.sizing.types import Card, CardSpec, PcieLink, Vendor
 from services.sizing.units import GIB, MIB, SizeError, gib, parse_bytes
 
 MAX_CARDS = 256
+DESCRIBED = "Described, not detected."
 MAX_TEXT = 20_000
 # Names that drivers give to chips they don't know: they say nothing about who the card is.
 _NAMELESS = {"", "graphicsdevice", "device"}
@@ -86,7 +87,8 @@ def visible_bytes(nominal_bytes: int) -> int:
 def parse_cards(text: str) -> tuple[Card, ...]:
     """Cards of a rig described in words: "P104-100 8GB:6, RTX 3060 Ti:2", "P104-100 8GB@gen1x1#GPU-0f3a...".
 
-    NAME [SIZE] [@genGxW] [:COUNT] [#UUID]. A size other than the table's (modded boards) is taken as given.
+    NAME [SIZE] [@genGxW] [:COUNT] [#UUID]. A size other than the table's (modded boards) is taken as given. A name that was sold with
+    several sizes stands for the smallest, and the card's note says so (`taken_sizes`).
     Raises CardParseError (with the nearest names) for anything that is not such a list.
     """
     if len(text) > MAX_TEXT:
@@ -126,29 +128,41 @@ def _described(item: str, first: int) -> list[Card]:
         raise CardParseError(f'"{item[:60]}" gives one UUID to {count} cards; write one entry for each.')
     if not 1 <= count <= MAX_CARDS - first:
         raise CardParseError(f"A rig has between 1 and {MAX_CARDS} cards; this list asks for {first + count}.")
-    spec, nominal_bytes = _spec_of_words(match["name"].strip())
+    spec, nominal_bytes, taken = _spec_of_words(match["name"].strip())
     link = PcieLink(int(match["gen"]) if match["gen"] else None, int(match["width"])) if match["width"] else None
     if link and not (link.generation in (None, 1, 2, 3, 4, 5, 6) and link.width in (1, 2, 4, 8, 16)):
         raise CardParseError(f'"{item[:60]}": PCIe generations are 1 to 6 and widths x1, x2, x4, x8, x16.')
     known = spec.vram_bytes == nominal_bytes
-    note = "Described, not detected." if known else f"Described, not detected; {gib(nominal_bytes)} is not the table's size for this card."
+    note = DESCRIBED if known else f"Described, not detected; {gib(nominal_bytes)} is not the table's size for this card."
     return [
         Card(
             id=match["uuid"] or f"card-{first + i}", name=_full_name(spec), vendor=spec.vendor, total_bytes=visible_bytes(nominal_bytes),
             spec=spec.key, index=first + i, compute_capability=_capability(spec), gfx=_gfx(spec), link=link,
-            pci_device_id=spec.pci_device_id, note=note,
+            pci_device_id=spec.pci_device_id, note=f"{note} {taken}".strip(),
         )
         for i in range(count)
     ]
 
 
-def _spec_of_words(words: str) -> tuple[CardSpec, int]:
-    """The row that words name, and its VRAM: the size in the words, else the row's, else the smallest of the rows of that name."""
+def taken_sizes(cards: tuple[Card, ...]) -> tuple[str, ...]:
+    """What was assumed of described cards whose name does not say how much memory they have, each sentence once."""
+    notes = [card.note.removeprefix(DESCRIBED).strip() for card in cards if card.note and card.note.startswith(DESCRIBED)]
+    return tuple(dict.fromkeys(note for note in notes if note))
+
+
+def _spec_of_words(words: str) -> tuple[CardSpec, int, str]:
+    """The row that words name, its VRAM, and what to say about it.
+
+    1. No row of that name: CardParseError. 2. A size in the words: it, and the nearest row. 3. Rows of one size: the first.
+    4. Of several sizes: the smallest, for what fits that fits every card of the name; said aloud. 5. No size known: CardParseError.
+    """
     size = _SIZE_IN_NAME.search(words)
     plain = _plain(words)
     rows = [spec for spec in load_cards() if plain in _names(spec)]
+    # 1
     if not rows:
         raise _unknown(words)
+    # 2
     if size:
         try:
             nominal_bytes = parse_bytes(size[0])
@@ -157,14 +171,20 @@ def _spec_of_words(words: str) -> tuple[CardSpec, int]:
         if not 512 * MIB <= nominal_bytes <= 256 * GIB:
             raise CardParseError(f'"{words[:60]}": a card has between 512 MiB and 256 GiB.')
         best = min(rows, key=lambda spec: (_distance(spec, nominal_bytes), spec.bandwidth_bytes_per_s or 0.0))
-        return best, nominal_bytes
+        return best, nominal_bytes, ""
+    # 3
     sizes = sorted({spec.vram_bytes for spec in rows if spec.vram_bytes})
-    if len(sizes) > 1:
-        choices = ", ".join(spec.key for spec in rows)
-        raise CardParseError(f'"{words[:60]}" exists in several sizes; say which: {choices}.', tuple(spec.key for spec in rows))
-    if not sizes:
-        raise CardParseError(f'How much memory has "{words[:60]}"? The table doesn\'t know; write it like "{words[:60]} 12GB".')
-    return rows[0], sizes[0]
+    smallest = [spec for spec in rows if sizes and spec.vram_bytes == sizes[0]]
+    if len(sizes) == 1:
+        return smallest[0], sizes[0], ""
+    # 4
+    if sizes:
+        *some, most = (f"{size / GIB:g}" for size in sizes)
+        named = words[:60]
+        taken = f"{named} was sold with {', '.join(some)} and {most} GB; taken as {some[0]} GB, write {named} {most}GB if it has that."
+        return min(smallest, key=lambda spec: spec.bandwidth_bytes_per_s or 0.0), sizes[0], taken
+    # 5
+    raise CardParseError(f'How much memory has "{words[:60]}"? The table doesn\'t know; write it like "{words[:60]} 12GB".')
 
 
 def _unknown(words: str) -> CardParseError:

@@ -117,12 +117,12 @@ KINDS: tuple[CardKind, ...] = (
     ),
     CardKind(
         "Ampere", lowest=(8, 0), highest=(8, 8), vllm=_AMPERE_VLLM, vllm_quants=_TURING_QUANTS | {"mxfp4", "nvfp4"}, llamacpp=_CUDA13,
-        diffusion=EngineOn("diffusion-cuda", "diffusion-cuda", ("float16", "bfloat16"), "Ampere: float16."),
+        diffusion=EngineOn("diffusion-cuda", "diffusion-cuda", ("float16", "bfloat16"), "Ampere computes in 16 bit."),
         sources="vllm quantization table, vllm#23203 (MXFP4 from 8.0); engines table sections 1, 4",
     ),
     CardKind(
         "Ada and newer", lowest=(8, 9), highest=_ANY, vllm=_AMPERE_VLLM, vllm_quants=_TURING_QUANTS | {"mxfp4", "nvfp4"}, llamacpp=_CUDA13,
-        diffusion=EngineOn("diffusion-cuda", "diffusion-cuda", ("float16", "bfloat16"), "Ada or newer: float16."),
+        diffusion=EngineOn("diffusion-cuda", "diffusion-cuda", ("float16", "bfloat16"), "Ada or newer computes in 16 bit."),
         sources="vllm quantization table; engines table section 4",
     ),
     CardKind(

@@ -71,7 +71,7 @@ def choices(
     if native is Engine.LLAMACPP:
         return _llamacpp(card, kind)
     if native is Engine.DIFFUSERS:
-        return _diffusers(card, host, kind, model, variant)
+        return _diffusers(card, kind, model, variant)
     return _vllm(card, host, kind, model, variant, asked=engine is Engine.VLLM)
 
 
@@ -183,8 +183,12 @@ def _against_vllm(host: Host, kind: CardKind) -> str:
     return kind.prefer_llamacpp
 
 
-def _diffusers(card: Card, host: Host, kind: CardKind, model: ModelSpec, variant: Variant) -> tuple[EngineChoice, ...] | EngineRefusal:
-    """The table's dtypes in their order, then each with model offload where the link can bear it."""
+def _diffusers(card: Card, kind: CardKind, model: ModelSpec, variant: Variant) -> tuple[EngineChoice, ...] | EngineRefusal:
+    """1. No PyTorch for the card, an old driver, a quantization that it can't run: refused.
+    2. The dtypes in their order, each decoding whole pictures and then in tiles.
+    3. The same with model offload, where the link can bear it. 8-bit bitsandbytes layers can't be moved off the card and back.
+    """
+    # 1
     on = kind.diffusion
     if on is None:
         return EngineRefusal(f"{kind.no_diffusion}; {card.name} is {kind.name}.")
@@ -200,24 +204,52 @@ def _diffusers(card: Card, host: Host, kind: CardKind, model: ModelSpec, variant
         return EngineRefusal(f"bitsandbytes has no build for {kind.name} ({card.name}).")
     if variant.quant.startswith("bnb-int8") and kind.name in ("Pascal", "Volta", "CMP on Volta"):
         return EngineRefusal(f"bitsandbytes' LLM.int8 needs compute capability 7.5; {card.name} is {kind.name}.")
-    plain = [_image_choice(on, environment, dtype, why) for dtype in on.dtypes if dtype != "bfloat16"]
-    return tuple(plain) + tuple(_offloaded(choice, card) for choice in plain if _offload_allowed(card, host))
+    # 2
+    plain = [_image_choice(on, environment, dtype, (why, *_variant_reasons(variant))) for dtype in _image_dtypes(on, model)]
+    whole = [one for choice in plain for one in (choice, _tiled(choice))]
+    # 3
+    if variant.quant.startswith("bnb-int8") or not _offload_allowed(card):
+        return tuple(whole)
+    return (*whole, *(_offloaded(choice, card) for choice in whole))
 
 
-def _image_choice(on: EngineOn, environment: str, dtype: str, why: str) -> EngineChoice:
-    reasons = [why]
+def _image_dtypes(on: EngineOn, model: ModelSpec) -> tuple[str, ...]:
+    """bfloat16 for what was published in it, where the card computes in it: it needs no float32 copy of T5's widest matrices, and no
+    activation overflows. Everything else in the table's order without it."""
+    if "bfloat16" in on.dtypes and any(variant.quant == "bf16" for variant in model.variants):
+        return ("bfloat16",)
+    return tuple(dtype for dtype in on.dtypes if dtype != "bfloat16")
+
+
+def _variant_reasons(variant: Variant) -> tuple[str, ...]:
+    """What the variant does to the pipeline, for people."""
+    parts = " and ".join({"denoiser": "the denoiser", "text_encoder": "the text encoders"}[role] for role in variant.quantized)
+    packed = (f"{variant.quant}: {parts} are packed while loading." if len(variant.quantized) > 1 else
+              f"{variant.quant}: {parts} is packed while loading, the rest stays as it is.")  # fmt: skip
+    return (*((packed,) if parse_scheme(variant.quant).family == "bnb" else ()), *((variant.note,) if variant.note else ()))
+
+
+def _image_choice(on: EngineOn, environment: str, dtype: str, why: tuple[str, ...]) -> EngineChoice:
+    reasons = list(why)
+    if dtype == "bfloat16":
+        reasons.append("bfloat16: the model was published in it, and the card computes in it.")
     if dtype == "float16" and on.dtypes[0] == "float32":
         reasons.append("float32 would not fit: weights and images are held in float16; cuBLAS and cuDNN still sum in float32.")
     return EngineChoice(Engine.DIFFUSERS, environment, dtype, image=environment if on.image else None, reasons=tuple(reasons))
 
 
-def _offload_allowed(card: Card, host: Host) -> bool:
-    """Offload moves the weights over the bus for every image: not over an x1 riser, and not with a host that can't hold them."""
-    slow = card.link is not None and card.link.width is not None and card.link.width < 4
-    return not slow and (host.ram_bytes is None or host.ram_bytes >= 8 * GIB)
+def _tiled(choice: EngineChoice) -> EngineChoice:
+    said = "Pictures are decoded in tiles of 512 px (VAE tiling), because the decode of a whole one would not fit; seams may show."
+    return replace(choice, vae_tiling=True, reasons=(*choice.reasons, said))
+
+
+def _offload_allowed(card: Card) -> bool:
+    """Offload moves the weights over the bus for every image: not over an x1 riser. What the host must hold is on the bill."""
+    return card.link is None or card.link.width is None or card.link.width >= 4
 
 
 def _offloaded(choice: EngineChoice, card: Card) -> EngineChoice:
     link = f"gen{card.link.generation} x{card.link.width}" if card.link else "its PCIe link"
-    said = f"Components wait in host RAM and cross {link} for each image (model offload), because the whole pipeline would not fit."
+    said = (f"Components wait in host RAM and cross {link} for each image, one at a time (model offload), "
+            "because the whole pipeline would not fit.")  # fmt: skip
     return replace(choice, offload="model", reasons=(*choice.reasons, said))

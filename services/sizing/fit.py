@@ -43,6 +43,9 @@ class WorkloadError(ValueError):
     """A workload that can't be asked for; the message says which value and why."""
 
 
+_Way = tuple[Variant, EngineChoice]
+
+
 @dataclass(frozen=True, slots=True)
 class _Question:
     card: Card
@@ -82,10 +85,10 @@ def fit(
         why = tuple(refusals[:2]) + _vllm_short(question, ways, chosen.workload)
         chosen = replace(chosen, choice=replace(chosen.choice, reasons=(*chosen.choice.reasons, *why)))
     # 5
-    report = _report(question, chosen)
+    report = _report(question, chosen, ways)
     if chosen.verdict is Verdict.FITS:
         return report
-    hints = _own_hints(question, chosen, report.largest) + _other_models(question, catalogue)
+    hints = _own_hints(question, chosen) + _other_models(question, catalogue)
     return replace(report, hints=hints[:MAX_HINTS])
 
 
@@ -186,16 +189,50 @@ def _judged(question: _Question, variant: Variant, choice: EngineChoice, workloa
     return judge(question.model, variant, choice, workload, question.host, question.card, question.have_bytes)
 
 
-def _report(question: _Question, chosen: Judged) -> FitReport:
+def _report(question: _Question, chosen: Judged, ways: list[_Way]) -> FitReport:
     card, model, bill = question.card, question.model, chosen.bill
+    largest, way = _largest(question, chosen, ways)
     return FitReport(
         model_id=model.id, card_id=card.id, card_name=card.name, simulated=card.simulated, verdict=chosen.verdict, reason=chosen.reason,
         variant_id=chosen.variant.id, quant=chosen.variant.quant, choice=chosen.choice, workload=chosen.workload, bill=bill,
         need_bytes=bill.total_bytes, have_bytes=question.have_bytes, headroom_bytes=question.have_bytes - bill.total_bytes,
         margin_bytes=bill.reserve_bytes,
-        largest=largest_workload(model, chosen.variant, chosen.choice, chosen.workload, question.host, card, question.have_bytes),
+        largest=largest, largest_by=way_words(*way) if way is not None else None,
         speed=predict(card, model, chosen.choice, chosen.workload, bill, chosen.variant.quant), host=chosen.host,
     )  # fmt: skip
+
+
+def _largest(question: _Question, chosen: Judged, ways: list[_Way]) -> tuple[Workload | None, _Way | None]:
+    """The largest workload, and the way that it takes where that is not the chosen one.
+
+    Text: of the chosen variant and engine. Images: by any way, for the way that is best at the size asked for is not the one that reaches
+    furthest, and a larger card must not seem to reach less far because it has no need of offload.
+    """
+
+    def by(way: _Way) -> Workload | None:
+        return largest_workload(question.model, *way, chosen.workload, question.host, question.card, question.have_bytes)
+
+    own = by((chosen.variant, chosen.choice))
+    best: tuple[Workload | None, _Way | None] = own, None
+    for way in ways if question.model.image is not None else []:
+        found = by(way)
+        if _reach(found) > _reach(best[0]):
+            best = found, way
+    return best
+
+
+def _reach(workload: Workload | None) -> tuple[int, int]:
+    if isinstance(workload, TextWorkload):
+        return workload.sequences, workload.context_tokens
+    return (workload.batch, workload.width_px * workload.height_px) if workload is not None else (0, 0)
+
+
+def way_words(variant: Variant, choice: EngineChoice) -> str:
+    """`bnb-nf4, model offload, decoded in tiles`: how a pipeline is run, where that matters to what fits."""
+    words = [variant.id if variant.format == "diffusers" else variant.quant]
+    words += [choice.dtype] if choice.dtype == "float32" else []
+    words += [f"{choice.offload} offload"] if choice.offload != "none" else []
+    return ", ".join([*words, *(["decoded in tiles"] if choice.vae_tiling else [])])
 
 
 def _refused(question: _Question, workload: Workload | None, refusals: list[str]) -> FitReport:
@@ -213,31 +250,45 @@ def _same_model(question: _Question, workload: Workload | None) -> tuple[Hint, .
     best = _choose(free, ways, workload) if ways else None
     if best is None or best.verdict is Verdict.DOES_NOT_FIT:
         return ()
-    text = f"{best.variant.quant} ({best.choice.engine.value}) with {workload_words(best.workload)}"
+    text = f"{_name(best.variant)} ({best.choice.engine.value}) with {workload_words(best.workload)}"
     return (Hint(text, question.model.id, best.variant.id, best.workload, question.card.id),)
 
 
-def _own_hints(question: _Question, chosen: Judged, largest: Workload | None) -> tuple[Hint, ...]:
+def _name(variant: Variant) -> str:
+    """Pipelines of one quantization differ in what it is about, which only the id says."""
+    return variant.id if variant.format == "diffusers" else variant.quant
+
+
+def _own_hints(question: _Question, chosen: Judged) -> tuple[Hint, ...]:
     """What of the same model would fit, least quality lost first: a smaller workload, a smaller variant, both."""
     card, model = question.card, question.model
     found: list[Hint] = []
+    largest = largest_workload(model, chosen.variant, chosen.choice, chosen.workload, question.host, card, question.have_bytes)
     if largest is not None and largest != chosen.workload:
-        text = f"{chosen.variant.quant} with {workload_words(largest)}"
-        found.append(Hint(text, model.id, chosen.variant.id, largest, card.id))
+        found.append(Hint(f"{_name(chosen.variant)} with {workload_words(largest)}", model.id, chosen.variant.id, largest, card.id))
     ways, _ = _ways(question, None)
-    for variant, choice in sorted(ways, key=lambda way: loss_order(way[0])):
-        if variant.id == chosen.variant.id or any(hint.variant_id == variant.id for hint in found):
-            continue
-        at = _judged(question, variant, choice, chosen.workload)
-        if at.verdict is Verdict.FITS:
-            text = f"{variant.quant} ({choice.engine.value}, {loss_words(variant)}) at the same workload"
-            found.append(Hint(text, model.id, variant.id, chosen.workload, card.id))
-            continue
-        smaller = largest_workload(model, variant, choice, chosen.workload, question.host, card, question.have_bytes)
-        if smaller is not None:
-            text = f"{variant.quant} ({choice.engine.value}, {loss_words(variant)}) with {workload_words(smaller)}"
-            found.append(Hint(text, model.id, variant.id, smaller, card.id))
+    by_variant: dict[str, list[_Way]] = {}
+    for way in sorted(ways, key=lambda way: loss_order(way[0])):
+        by_variant.setdefault(way[0].id, []).append(way)
+    for variant_id, mine in by_variant.items():
+        if variant_id != chosen.variant.id and (hint := _variant_hint(question, chosen.workload, mine)) is not None:
+            found.append(hint)
     return tuple(found[: MAX_HINTS - 2])
+
+
+def _variant_hint(question: _Question, workload: Workload, ways: list[_Way]) -> Hint | None:
+    """A variant at the same workload by the first of its ways that fits, else at the largest that any of them reaches."""
+    card, model = question.card, question.model
+    for variant, choice in ways:
+        if _judged(question, variant, choice, workload).verdict is Verdict.FITS:
+            text = f"{_name(variant)} ({choice.engine.value}, {loss_words(variant)}) at the same workload"
+            return Hint(text, model.id, variant.id, workload, card.id)
+    reached = [(largest_workload(model, *way, workload, question.host, card, question.have_bytes), way) for way in ways]
+    most, (variant, choice) = max(reached, key=lambda one: _reach(one[0]))
+    if most is None:
+        return None
+    text = f"{_name(variant)} ({choice.engine.value}, {loss_words(variant)}) with {workload_words(most)}"
+    return Hint(text, model.id, variant.id, most, card.id)
 
 
 def _other_models(question: _Question, catalogue: Catalogue | None) -> tuple[Hint, ...]:
@@ -255,7 +306,7 @@ def _fitting_models(question: _Question, models: tuple[ModelSpec, ...]) -> Itera
             continue
         best = _choose(asked, ways, None)
         if best.verdict is Verdict.FITS and acceptable(best.variant):
-            text = f"another model: {model.title} ({best.variant.quant}, {workload_words(best.workload)})"
+            text = f"another model: {model.title} ({_name(best.variant)}, {workload_words(best.workload)})"
             yield Hint(text, model.id, best.variant.id, best.workload, question.card.id)
 
 

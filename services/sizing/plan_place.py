@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from services.sizing.fit import fit
-from services.sizing.judge import MAX_BATCH
+from services.sizing.judge import MAX_BATCH, largest_workload
 from services.sizing.plan_options import Option
 from services.sizing.types import Card, FitReport, Host, ImageWorkload, ModelSpec, Placement, TextWorkload, Verdict, Workload
 
@@ -53,7 +53,7 @@ def grown(card: Card, have_bytes: int, host: Host, seats: tuple[Seat, ...]) -> t
 def _larger_report(card: Card, have_bytes: int, host: Host, model: ModelSpec, report: FitReport) -> FitReport:
     if report.verdict is not Verdict.FITS or report.choice is None:
         return report
-    for workload in _larger(card, model, report):
+    for workload in _larger(card, have_bytes, host, model, report):
         bigger = fit(
             card, model, host, variant_id=report.variant_id, workload=workload, engine=report.choice.engine, have_bytes=have_bytes
         )
@@ -63,15 +63,17 @@ def _larger_report(card: Card, have_bytes: int, host: Host, model: ModelSpec, re
     return report
 
 
-def _larger(card: Card, model: ModelSpec, report: FitReport) -> list[Workload]:
-    """Workloads to try, largest first."""
+def _larger(card: Card, have_bytes: int, host: Host, model: ModelSpec, report: FitReport) -> list[Workload]:
+    """Workloads to try, largest first. Pictures grow to what the placement's own way reaches."""
     if model.text is not None:
         limit = model.text.max_position_embeddings
         ladder = CPU_LADDER if card.vendor == "cpu" else _GPU_LADDER
         return list(dict.fromkeys(TextWorkload(min(context, limit), sequences) for context, sequences in ladder))
-    if isinstance(report.largest, ImageWorkload):
-        return [replace(report.largest, batch=batch) for batch in range(MAX_BATCH, 0, -1)]
-    return []
+    assert report.choice is not None
+    assert report.workload is not None
+    variant = next(variant for variant in model.variants if variant.id == report.variant_id)
+    largest = largest_workload(model, variant, report.choice, report.workload, host, card, have_bytes)
+    return [replace(largest, batch=batch) for batch in range(MAX_BATCH, 0, -1)] if isinstance(largest, ImageWorkload) else []
 
 
 def on_card(card: Card, seats: tuple[Seat, ...]) -> tuple[Seat, ...]:

@@ -62,13 +62,14 @@ LOSSES: dict[str, Loss] = {
     "gptq-int4": Loss(6.56 / 6.14 - 1, _QSERVE + ", groups of 128, reordered; smaller groups lose no more"),
     "gptq-int8": Loss(7.447 / 7.441 - 1, _TORCHAO + ", weights in 8 bit a row, rounded to nearest: GPTQ in groups loses no more"),
     "int8": Loss(6.28 / 6.14 - 1, _QSERVE + ", SmoothQuant"),
+    "bnb-int8": Loss(14.44 / 14.43 - 1, "C4 perplexity at 2.7 B, LLM.int8() in table 1 of arXiv:2208.07339"),
     "fp8": Loss(3.8915 / 3.8683 - 1, _FMS),
     "bnb-nf4": Loss(6.63 / 6.14 - 1, _ANY4),
     "bnb-nf4-dq": Loss(6.63 / 6.14 - 1, _ANY4 + "; its scales in 8 bit cost nothing that shows (arXiv:2305.14314, section 4)"),
 }
 _ALIASES = {
     "bfloat16": "bf16", "float16": "fp16", "half": "fp16", "float32": "fp32", "w8a8": "int8", "fp8-block": "fp8", "fp8_e4m3": "fp8",
-    "nf4": "bnb-nf4", "bnb-4bit": "bnb-nf4",
+    "nf4": "bnb-nf4", "bnb-4bit": "bnb-nf4", "bnb-8bit": "bnb-int8",
 }  # fmt: skip
 
 
@@ -108,6 +109,8 @@ def acceptable(variant: Variant) -> bool:
 def loss_words(variant: Variant) -> str:
     """`+2.8 % perplexity`, or that nobody measured it."""
     lost = loss_of(variant)
+    if variant.quality_loss:
+        return f"{100 * variant.quality_loss:.2g} % of quality lost"
     return "quality lost: not measured" if lost is None else "nothing lost" if lost == 0 else f"+{100 * lost:.2g} % perplexity"
 
 

@@ -233,6 +233,8 @@ class Variant:
 
     `weight_bytes` is exact (sum of the tensors' bytes as stored); None means: computed from geometry, and labelled so.
     `quant` is the field's name: bf16, fp16, fp32, awq-int4-g128, gptq-int4-g128, bnb-nf4, fp8, Q4_K_M, Q4_1, Q8_0 ...
+    Of a diffusers pipeline it is about the components whose role is in `quantized`; those named in `without` are left out. `note` says to
+    people what that costs.
     """
 
     id: str
@@ -244,6 +246,9 @@ class Variant:
     bits_per_weight: float | None = None
     quality_loss: float | None = None
     figures_source: str = ""
+    quantized: tuple[Literal["denoiser", "text_encoder"], ...] = ("denoiser",)
+    without: tuple[str, ...] = ()
+    note: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -342,7 +347,8 @@ class MemoryBill:
 class EngineChoice:
     """Which program runs the variant on the card, how, and why. `reasons` are sentences for people.
 
-    `environment` names the engine environment (requirements/<environment>.txt); `image` the container image key.
+    `environment` names the engine environment (requirements/<environment>.txt); `image` the container image key. `vae_tiling`: a picture is
+    decoded in tiles of 512 px.
     """
 
     engine: Engine
@@ -354,6 +360,7 @@ class EngineChoice:
     offload: Literal["none", "model", "sequential"] = "none"
     image: str | None = None
     reasons: tuple[str, ...] = ()
+    vae_tiling: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -392,7 +399,8 @@ class FitReport:
     """The answer to: can this card serve this model at this workload?
 
     `need_bytes` is the bill's total, `have_bytes` what the card can give to this placement, `headroom_bytes` have - need
-    (negative when it does not fit). `largest` is the largest workload that still fits, None when not even the smallest does.
+    (negative when it does not fit). `largest` is the largest workload that still fits, None when not even the smallest does; where that
+    takes another way than the one chosen here (images: another variant, offload or tiles), `largest_by` says which.
     When no engine can run the model on the card at all, `bill` is None and `reason` says why.
     """
 
@@ -415,6 +423,7 @@ class FitReport:
     hints: tuple[Hint, ...] = ()
     speed: Speed | None = None
     host: HostNeed | None = None
+    largest_by: str | None = None
 
     @property
     def fits(self) -> bool:

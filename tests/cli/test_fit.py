@@ -49,7 +49,7 @@ def tiny(tmp_path: Path) -> Path:
     (("llama-3.1-8b-instruct", *TI), 0), (("qwen2.5-32b-instruct", *TI), 1), (("qwen2.5-32b-instruct", *TI, "--json"), 1),
     (("no-such-model", *TI), 2), (("", *TI), 2), (("sdxl", "--card", "RTX 9999"), 2), (("sdxl", "--card", ""), 2),
     (("sdxl", *TI[:2], "--host-ram", ""), 2), (("bge-m3", *TI, "--context", "100000"), 2), (("./nowhere", *TI), 2),
-    (("sdxl", "--card", "RTX 3080"), 2), (("hf:../..", *TI), 2),
+    (("sdxl", "--card", "RTX 3080"), 0), (("hf:../..", *TI), 2),
 ])
 def test_exit_codes(arguments: tuple[str, ...], code: int) -> None:
     shown = run(*arguments)
@@ -63,6 +63,13 @@ def test_options_of_another_kind_of_model_are_said_to_be_unused() -> None:
     )
     assert "note: --size not used: llama-3.1-8b-instruct makes text" in run("llama-3.1-8b-instruct", *TI, "--size", "512x512").output
     assert report("sd-1.5", *TI)["notes"] == ["cards as described, not detected"]
+
+
+def test_a_card_without_its_size_is_the_smallest_of_its_name_and_says_so_first() -> None:
+    assert report("sdxl", "--card", "RTX 3060", "--host-ram", "16GiB")["notes"][0].startswith(
+        "RTX 3060 was sold with 8 and 12 GB; taken as 8 GB, write RTX 3060 12GB"
+    )
+    assert "taken as 8 GB" in run("sdxl", "--card", "RTX 3060", "--host-ram", "16GiB").output
 
 
 def test_an_image_size_is_one_that_the_pipeline_can_draw() -> None:

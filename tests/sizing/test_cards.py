@@ -7,7 +7,7 @@ from importlib.resources import files
 
 import pytest
 
-from services.sizing.cards import CardParseError, identify, load_cards, parse_cards, simulated_cpu_card, spec_of, visible_bytes
+from services.sizing.cards import CardParseError, identify, load_cards, parse_cards, simulated_cpu_card, spec_of, taken_sizes, visible_bytes
 from services.sizing.types import Card, PcieLink
 
 GIB, MIB = 2**30, 2**20
@@ -119,7 +119,7 @@ def test_parse_cards_more_shapes() -> None:
     ("text", "words"),
     [
         ("", "missing"), ("RTX 3060 Ti,,P106-100", "missing"), ("RTX 9999", "No card"), ("RTX 3060 Ti:0", "between 1"),
-        ("RTX 3060 Ti:9999999999", "between 1"), ("GTX 1060", "several sizes"), ("RTX 3060 Ti:2#GPU-1111", "one UUID"),
+        ("RTX 3060 Ti:9999999999", "between 1"), ("RTX 3060 Ti:2#GPU-1111", "one UUID"),
         ("RTX 3060 Ti#GPU-1111,RTX 3070#GPU-1111", "id GPU-1111"), ("RTX 3060 Ti@gen9x3", "PCIe"), ("RTX 3060 Ti@fast", "read"),
         ("RTX 3060 Ti 9000GB", "between 512 MiB"), ("CMP 100-100", "How much memory"), ("x" * 30_000, "at most"),
         ("RTX 3060 Ti:-1", "read"), ("2x RTX 3060 Ti", r"write \"RTX 3060 Ti:2\""), ("6 x P104-100 8GB", "8GB:6"),
@@ -129,6 +129,26 @@ def test_parse_cards_more_shapes() -> None:
 def test_parse_cards_refuses(text: str, words: str) -> None:
     with pytest.raises(CardParseError, match=words):
         parse_cards(text)
+
+
+@pytest.mark.parametrize(
+    ("name", "size_gib", "said"),
+    [
+        ("RTX 3060", 8, "RTX 3060 was sold with 8 and 12 GB; taken as 8 GB, write RTX 3060 12GB if it has that."),
+        ("RTX 3080", 10, "RTX 3080 was sold with 10 and 12 GB; taken as 10 GB"), ("RTX 2060", 6, "taken as 6 GB, write RTX 2060 12GB"),
+        ("P102-100", 5, "taken as 5 GB, write P102-100 10GB"), ("P104-100", 4, "taken as 4 GB, write P104-100 8GB"),
+        ("GTX 1060", 3, "GTX 1060 was sold with 3, "), ("RX 580", 4, "taken as 4 GB, write RX 580 8GB"),
+    ],
+)  # fmt: skip
+def test_a_name_sold_with_several_sizes_is_the_smallest_and_says_so(name: str, size_gib: int, said: str) -> None:
+    cards = parse_cards(f"{name}:2,RTX 3060 Ti")
+    assert cards[0].total_bytes == visible_bytes(size_gib * GIB)
+    spec = spec_of(cards[0])
+    assert spec is not None
+    assert spec.vram_bytes == size_gib * GIB
+    (note,) = taken_sizes(cards)
+    assert said in note
+    assert taken_sizes(parse_cards(f"{name} {size_gib}GB,RTX 2080 Ti 22GB")) == ()
 
 
 def test_an_unknown_card_gets_the_nearest_names() -> None:

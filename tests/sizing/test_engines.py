@@ -162,10 +162,24 @@ def test_offload_is_last_and_never_over_a_riser() -> None:
     def offers(one: Card) -> list[str]:
         answer = choices(one, spec_of(one), BIG, SDXL, pick(SDXL, "fp16"))
         assert not isinstance(answer, EngineRefusal)
-        return [choice.offload for choice in answer]
+        return [choice.offload + (" tiled" if choice.vae_tiling else "") for choice in answer]
 
-    assert offers(card("RTX 3060 Ti@gen3x16")) == ["none", "model"]
-    assert offers(card("RTX 3060 Ti@gen1x1")) == ["none"]
+    assert offers(card("RTX 3060 Ti@gen3x16")) == ["none", "none tiled", "model", "model tiled"]
+    assert offers(card("RTX 3060 Ti@gen1x1")) == ["none", "none tiled"]
+    flux, ti = MODELS["flux.1-dev"], card("RTX 3060 Ti@gen3x16")
+    int8 = choices(ti, spec_of(ti), BIG, flux, next(variant for variant in flux.variants if variant.id == "bnb-int8"))
+    assert not isinstance(int8, EngineRefusal)
+    assert {choice.offload for choice in int8} == {"none"}, "8-bit layers can't be moved off the card and back"
+
+
+def test_bfloat16_for_what_was_published_in_it_where_the_card_computes_in_it() -> None:
+    flux, pixart = MODELS["flux.1-dev"], MODELS["pixart-sigma"]
+    assert chosen(card("RTX 3060 12GB"), flux, "bf16").dtype == "bfloat16"
+    assert any("published" in reason for reason in chosen(card("RTX 3060 12GB"), flux, "bf16").reasons)
+    assert chosen(card("RTX 3060 12GB"), pixart, "fp32").dtype == "float16"
+    assert chosen(card("RTX 3060 12GB"), SDXL, "fp16").dtype == "float16"
+    assert chosen(card("RTX 2080 Ti"), flux, "bf16").dtype == "float16"
+    assert chosen(card("P104-100 8GB"), flux, "bf16").dtype == "float32"
 
 
 def test_unknown_cards() -> None:

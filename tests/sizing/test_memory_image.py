@@ -32,24 +32,55 @@ FLUX = ImageGeometry(
     1024, uses_cfg=False,
 )  # fmt: skip
 FP16, NF4 = Variant("fp16", "diffusers", "fp16", SOURCE), Variant("bnb-nf4", "diffusers", "bnb-nf4", SOURCE)
+NF4_ALL = replace(NF4, id="bnb-nf4-all", quantized=("denoiser", "text_encoder"))
 INT8 = Variant("bnb-int8", "diffusers", "bnb-int8", SOURCE)
 ONE = ImageWorkload(1024, 1024)
 
 
 def test_t5_keeps_a_matrix_in_fp32_beside_fp16_only() -> None:
     t5 = FLUX.components[2]
-    assert component_bytes(t5, "fp16", "float16") == 2 * 4_762_310_656 + 2_013_265_920
-    assert component_bytes(t5, "bf16", "bfloat16") == 2 * 4_762_310_656
-    assert component_bytes(t5, "fp32", "float32") == 4 * 4_762_310_656
+    assert component_bytes(t5, FP16, "float16") == 2 * 4_762_310_656 + 2_013_265_920
+    assert component_bytes(t5, replace(FP16, quant="bf16"), "bfloat16") == 2 * 4_762_310_656
+    assert component_bytes(t5, replace(FP16, quant="fp32"), "float32") == 4 * 4_762_310_656
     told = replace(FP16, weight_bytes=1000)
     assert pipeline_bytes(FLUX, told, "float16") - pipeline_bytes(FLUX, told, "bfloat16") == 2_013_265_920
 
 
 def test_components() -> None:
-    assert component_bytes(SDXL.components[0], "bnb-nf4", "float16") == 1_925_496_328
-    assert component_bytes(SDXL.components[1], "bnb-nf4", "float16") == 2 * 123_060_480, "only the denoiser is quantized"
+    assert component_bytes(SDXL.components[0], NF4, "float16") == 1_925_496_328
+    assert component_bytes(SDXL.components[1], NF4, "float16") == 2 * 123_060_480, "only the denoiser is quantized"
     assert pipeline_bytes(SDXL, FP16, "float16") == 2 * 3_468_837_867
     assert pipeline_bytes(SDXL, replace(FP16, weight_bytes=1000), "float32") == 2000
+
+
+def test_quantized_text_encoders() -> None:
+    t5 = FLUX.components[2]
+    assert component_bytes(t5, NF4_ALL, "float16") == component_bytes(t5, NF4_ALL, "bfloat16") == 2_868_260_864
+    eight = replace(NF4_ALL, quant="bnb-int8")
+    assert component_bytes(t5, eight, "float16") == 3_627_417_600 + 4_026_531_840 + 263_598_080, "wo stays in fp32"
+    assert component_bytes(t5, eight, "bfloat16") == 3_627_417_600 + 2_013_265_920 + 263_598_080, "wo stays in bf16"
+    assert component_bytes(FLUX.components[3], NF4_ALL, "float16") == 2 * 83_819_683, "the VAE is never quantized"
+
+
+def test_what_is_left_out_takes_nothing() -> None:
+    alone = replace(FP16, without=("text_encoder_2",), weight_bytes=1000)
+    assert component_bytes(FLUX.components[2], alone, "float16") == 0
+    assert pipeline_bytes(FLUX, alone, "float16") == 1000, "nor does its float32 matrix"
+    offloaded = image_peak(FLUX, replace(NF4, without=("text_encoder_2",)), ONE, "bfloat16", "model")
+    assert offloaded.weights_bytes == component_bytes(FLUX.components[0], NF4, "bfloat16"), "the step is the peak then"
+
+
+def test_quantized_text_encoders_move_the_peak_to_the_denoiser() -> None:
+    peak = image_peak(FLUX, NF4_ALL, ONE, "bfloat16", "model")
+    assert peak.weights_bytes == component_bytes(FLUX.components[0], NF4, "bfloat16")
+    tiny = image_peak(FLUX, NF4_ALL, ImageWorkload(64, 64), "float16")
+    assert tiny.activation_bytes >= 4096 * 10240 * 6, "a matrix of T5 unpacked in 16 bit and in 32"
+
+
+def test_tiles_bound_the_decode() -> None:
+    whole, tiles = (image_peak(SDXL, FP16, ONE, "float16", tiled=tiled).activation_bytes for tiled in (False, True))
+    assert tiles < whole / 2
+    assert tiles / GIB == pytest.approx((2 * (644.0 + 10.9) + 512 / 4) / 1024 + 83_653_863 * 2 / GIB), "one tile of 512 px in fp32"
 
 
 def test_the_vae_decodes_one_image_after_another() -> None:

@@ -91,6 +91,17 @@ def test_more_vram_never_fits_less(model: ModelSpec, card: Card, one: int, two: 
 
 
 @FAST
+@given(st.sampled_from([model for model in CATALOGUE.models if model.image]), st.sampled_from(CARDS), st.integers(0, 24 * GIB),
+       st.integers(0, 24 * GIB))
+def test_more_vram_never_draws_smaller_pictures(model: ModelSpec, card: Card, one: int, two: int) -> None:
+    asked = ImageWorkload(512, 512)
+    less, more = (fit(card, model, HOST, workload=asked, have_bytes=have).largest for have in (min(one, two), max(one, two)))
+    if isinstance(less, ImageWorkload):
+        assert isinstance(more, ImageWorkload)
+        assert more.width_px >= less.width_px
+
+
+@FAST
 @given(st.sampled_from(CATALOGUE.models), st.sampled_from(CARDS), st.integers(0, 32 * GIB))
 def test_fits_is_never_said_of_what_does_not(model: ModelSpec, card: Card, have: int) -> None:
     report = fit(card, model, HOST, have_bytes=have)
@@ -99,7 +110,8 @@ def test_fits_is_never_said_of_what_does_not(model: ModelSpec, card: Card, have:
         assert report.need_bytes <= have
     if report.largest is not None:
         assert report.variant_id is not None
-        again = fit(card, model, HOST, variant_id=report.variant_id, workload=report.largest, have_bytes=have)
+        variant_id = report.variant_id if report.largest_by is None else report.largest_by.split(",")[0]
+        again = fit(card, model, HOST, variant_id=variant_id, workload=report.largest, have_bytes=have)
         assert again.verdict is Verdict.FITS
 
 

@@ -49,7 +49,7 @@ def test_worked_numbers(quant: str, share: float) -> None:
     assert found.source
 
 
-@pytest.mark.parametrize("quant", ["nvfp4", "bnb-int8", "exl3 4.0bpw", "awq-int3", "gptq-int3-g128", "", "q9"])
+@pytest.mark.parametrize("quant", ["nvfp4", "exl3 4.0bpw", "awq-int3", "gptq-int3-g128", "", "q9"])
 def test_what_nobody_measured_is_unknown_and_comes_last(quant: str) -> None:
     assert quality_loss(quant) is None
     assert loss_of(variant(quant)) is None

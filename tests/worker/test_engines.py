@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from services.diffusion import __main__ as diffusion_main
-from services.sizing.types import Card, Engine, EngineChoice, ImageWorkload, TextWorkload
+from services.sizing.types import Card, Engine, EngineChoice, ImageWorkload, TextWorkload, Variant, WeightSource
 from services.worker.engines import launch, llamacpp_server
 from services.worker.engines.environment import child_environment
 from services.worker.engines.llamacpp import SERVER_PROGRAM
@@ -145,6 +145,16 @@ def test_diffusion_with_bitsandbytes_and_an_alias(quant: str, flags: str) -> Non
     where = placement(CMP50HX, Engine.DIFFUSERS, workload=ImageWorkload(512, 512), model_id="sd", quant=quant)
     argv = " ".join(launch(order(CMP50HX, where, model=replace(IMAGE, aliases=("org/sd",)), weights=Path("/w/sd"))).argv)
     assert argv.endswith(f"--offload none {flags}--alias org/sd --grace-s 4")
+
+
+def test_diffusion_as_the_variant_and_the_choice_say() -> None:
+    """Text encoders packed too, a part left out, the VAE in tiles: what the bill was made for."""
+    variant = Variant("nf4-no-t5", "diffusers", "bnb-nf4", WeightSource("repo", path="x"),
+                      quantized=("denoiser", "text_encoder"), without=("text_encoder_3",))
+    where = placement(RTX3060TI, Engine.DIFFUSERS, workload=ImageWorkload(512, 512), model_id="sd", quant="bnb-nf4")
+    where = replace(where, variant_id="nf4-no-t5", choice=replace(where.choice, vae_tiling=True))
+    argv = launch(order(RTX3060TI, where, model=replace(IMAGE, variants=(variant,)), weights=Path("/w/sd"))).argv
+    assert "--offload none --vae-tiling --without text_encoder_3 --quantization nf4 --quantize-text-encoders --grace-s" in " ".join(argv)
 
 
 @pytest.mark.parametrize("card", [P106, GTX1660S, RTX3060TI, CMP50HX, RX580, CPU], ids=lambda card: card.name)

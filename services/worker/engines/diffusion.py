@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 
+from services.sizing.types import Variant
 from services.sizing.units import gib
 from services.worker.engines.order import Launch, LaunchError, Order, WarmUp
 
@@ -29,6 +30,8 @@ def launch(order: Order) -> Launch:
         "--multiple-px", str(shape.multiple_px), "--native-px", str(shape.native_px),
         "--default-steps", str(shape.default_steps), "--default-guidance-scale", f"{shape.default_guidance_scale:g}",
         "--offload", order.placement.choice.offload,
+        *(("--vae-tiling",) if order.placement.choice.vae_tiling else ()),
+        *(word for part in _without(order) for word in ("--without", part)),
         *_quantization(order),
         *(() if shape.uses_cfg else ("--distilled",)),
         *_loras(order),
@@ -46,14 +49,27 @@ def launch(order: Order) -> Launch:
 
 
 def _quantization(order: Order) -> tuple[str, ...]:
-    """bnb-nf4 and bnb-int8: packed while loading, in the denoiser only, as the bill counts it."""
+    """bnb-nf4 and bnb-int8: packed while loading, in the denoiser, and in the text encoders where the variant says so."""
     quant = order.placement.report.quant or ""
     if not quant.startswith("bnb-"):
         return ()
     kind = quant.removeprefix("bnb-")
     if kind not in ("nf4", "int8"):
         raise LaunchError(f"the image engine knows bnb-nf4 and bnb-int8, not {quant}; plan another variant of {order.placement.model_id}.")
-    return ("--quantization", kind)
+    variant = _variant(order)
+    encoders = variant is not None and "text_encoder" in variant.quantized
+    return ("--quantization", kind, *(("--quantize-text-encoders",) if encoders else ()))
+
+
+def _without(order: Order) -> tuple[str, ...]:
+    variant = _variant(order)
+    return variant.without if variant is not None else ()
+
+
+def _variant(order: Order) -> Variant | None:
+    """The catalogue's; None where the catalogue has lost it since the plan was made."""
+    variants = order.model.variants if order.model is not None else ()
+    return next((variant for variant in variants if variant.id == order.placement.variant_id), None)
 
 
 def _loras(order: Order) -> tuple[str, ...]:
