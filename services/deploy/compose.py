@@ -12,7 +12,8 @@ _CONDITIONS = {"healthy": "service_healthy", "done": "service_completed_successf
 _FLAG_COLUMN = 38
 # What every container has in common. Each line is a thing that a program that was broken into can't do.
 _CONTAINED: dict[str, Any] = {
-    "restart": "unless-stopped",
+    # Not unless-stopped: a daemon that was killed takes its containers for stopped by hand when it starts again (seen on engine 26.1.5).
+    "restart": "always",
     "init": True,
     "read_only": True,
     "cap_drop": ["ALL"],
