@@ -11,10 +11,10 @@ from services.sizing.types import ImageWorkload
 from services.worker.engines.order import Order
 from services.worker.probe import Answer, EngineHttp, NoAnswer
 
-TOKENS = 32  # of the measured generation: a second or two on a slow card
+TOKENS = 16  # of the measured generation: a second or two on a slow card
 LEAST_TOKENS = 8  # fewer say nothing about a speed
 STEPS = 3
-TEXT_TIMEOUT_S = 30.0
+TEXT_TIMEOUT_S = 15.0  # a start must not wait long for a figure
 IMAGE_TIMEOUT_S = 300.0  # the largest picture on the slowest card
 OUT_OF_MEMORY = re.compile(r"out of memory|out_of_memory|OutOfMemory|failed to allocate|bad_alloc", re.IGNORECASE)
 

@@ -66,7 +66,7 @@ def test_out_of_memory_is_a_problem_and_other_failures_are_not(which: str) -> No
 
 
 def test_what_is_measured_of_which_kind() -> None:
-    port = Port(said(1), said(33))
+    port = Port(said(1), said(17))
     assert trial(port, order(CPU, placement(CPU))).problem is None  # type: ignore[arg-type]
-    assert [body["max_tokens"] for body in port.asked] == [1, 33]
+    assert [body["max_tokens"] for body in port.asked] == [1, 17]
     assert trial(Port(), order(CPU, placement(CPU), model=replace(CHAT, kind="embedding"))) == Trial()  # type: ignore[arg-type]
