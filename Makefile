@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 ENGINE ?=
 PORT ?= 8000
 
-.PHONY: help install serve up down engines test test-fast reliability check footprint accuracy bench bench-routing clean
+.PHONY: help install serve up down engines test test-fast reliability fuzz soak check footprint accuracy bench bench-routing clean
 help: ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
 
@@ -44,6 +44,14 @@ test-fast: install ## unit tests on a fake engine, under a minute
 
 reliability: install ## the fault scenarios on fake engines, write docs/reliability.md
 	@$(BIN)/python -m tests.reliability
+
+N ?= 100000
+fuzz: install ## N=100000 random requests, bytes and fields: no 500, no traceback, no loop held up
+	@FUZZ_INPUTS=$(N) $(BIN)/pytest -q -n 2 tests/reliability/test_fuzz.py
+
+MINUTES ?= 30
+soak: install ## MINUTES=30 of mixed traffic and faults: memory, descriptors and threads flat
+	@$(BIN)/python -m tests.reliability.soak --minutes $(MINUTES)
 
 check: install ## ruff, mypy --strict and the import borders
 	@$(BIN)/ruff check .

@@ -157,7 +157,10 @@ class EdgeProtocol(HttpToolsProtocol):
             self.cycle.keep_alive = False
             self.flow.pause_reading()
             return
-        say_last(self.transport, error)  # 2
+        if self.cycle is not None:  # 2; the application has begun on it, perhaps: nothing more that it says goes out
+            self.cycle.disconnected, self.cycle.waiting_for_100_continue = True, False
+            self.cycle.message_event.set()
+        say_last(self.transport, error)
         self.transport.set_protocol(Deaf(self.transport, self.loop, self.connection_lost))
 
     def _unsupported_upgrade_warning(self) -> None:
