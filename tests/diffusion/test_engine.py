@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import contextlib
 import io
 import json
@@ -24,6 +25,7 @@ from services.hardware.memory import tree_resident_bytes
 from services.provision import environments
 from services.wire.images import SCHEDULERS
 from tests.diffusion.engine_process import ROOT, EngineProcess, pixels
+from tests.diffusion.test_stream import events
 from tests.models.digit_judge import DigitJudge
 
 pytestmark = pytest.mark.engine
@@ -97,6 +99,48 @@ def test_odd_prompts_work_and_none_is_logged(engine: EngineProcess) -> None:
         assert engine.ask(prompt=prompt, negative_prompt=prompt, steps=2).status_code == 200
     assert engine.ask(prompt=secret, size="8x7").status_code == 400
     assert secret not in engine.log.read_text()
+
+
+def test_a_digit_can_be_drawn_over_another(engine: EngineProcess) -> None:
+    """Weakly, the seven shines through; strongly, it is gone; what the mask keeps is the seven's, to the last bit."""
+    seven = engine.pngs(seed=100)[0]
+    url = "data:image/png;base64," + base64.b64encode(seven).decode()
+    half = io.BytesIO()
+    mask = Image.new("L", (32, 32))
+    mask.paste(255, (16, 0, 32, 32))
+    mask.save(half, "PNG")
+
+    def edited(**more: Any) -> list[np.ndarray]:
+        body = {"prompt": "a photo of the digit one", "images": [{"image_url": url}], "seed": 3, "n": 4, **more}
+        answer = engine.client.post("/v1/images/edits", json=body)
+        assert answer.status_code == 200, answer.text
+        return [pixels(base64.b64decode(entry["b64_json"])) for entry in answer.json()["data"]]
+
+    near, far = (np.mean([np.abs(made - pixels(seven)).mean() for made in edited(strength=strength)]) for strength in (0.2, 1.0))
+    print(f"\nmean distance from the picture: {near:.1f} at strength 0.2, {far:.1f} at 1.0")
+    assert near < far / 2
+    kept = edited(mask={"image_url": "data:image/png;base64," + base64.b64encode(half.getvalue()).decode()})
+    assert all((made[:, :16] == pixels(seven)[:, :16]).all() for made in kept)
+    assert any((made[:, 16:] != pixels(seven)[:, 16:]).any() for made in kept)
+
+
+def test_a_stream_tells_each_step_and_stops_when_its_client_leaves(engine: EngineProcess) -> None:
+    asked = {"prompt": "a photo of the digit seven", "steps": 6, "seed": 5, "stream": True, "partial_images": 2}
+    told = events(engine.client.post("/v1/images/generations", json=asked).text)
+    assert [kind for kind, _ in told].count("image_generation.progress") == 6
+    partial = [pixels(base64.b64decode(p["b64_json"])) for kind, p in told if kind == "image_generation.partial_image"]
+    last = pixels(base64.b64decode(told[-2][1]["b64_json"]))
+    assert (last == pixels(engine.pngs(seed=5, steps=6)[0])).all(), "the same picture as without a stream"
+    first_off, second_off = (np.abs(made - last).mean() for made in partial)
+    assert first_off > second_off > 0, "each unfinished picture is nearer to the last"
+    before = engine.metric("stopped_total")
+    with engine.client.stream("POST", "/v1/images/generations", json={**asked, "size": "128x128", "steps": 150}) as answer:
+        next(answer.iter_bytes())
+    left_s = time.monotonic()
+    while engine.metric("stopped_total") == before:
+        assert time.monotonic() - left_s < 30, "the job runs on although its client has left"
+        time.sleep(0.02)
+    assert engine.metric("queue_depth") == 0
 
 
 class LongJob(threading.Thread):

@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from services.diffusion.settings import Settings
@@ -115,6 +115,7 @@ json_values = st.recursive(
 fields = st.sampled_from(["prompt", "model", "n", "size", "steps", "seed", "negative_prompt", "guidance_scale", "stream", "x"])
 
 
+@settings(deadline=None)  # a busy machine is no fault of the reader
 @given(st.dictionaries(fields, json_values, max_size=5))
 def test_whatever_comes_is_a_job_within_the_limits_or_an_error_of_ours(body: dict[str, Any]) -> None:
     try:

@@ -179,7 +179,7 @@ def test_a_form_without_a_boundary(kind: str) -> None:
         read_edit_request(b"--b--", kind)
 
 
-@settings(max_examples=100)
+@settings(max_examples=100, deadline=None)
 @given(st.binary(max_size=200), st.booleans())
 def test_no_bytes_break_the_reader(data: bytes, framed: bool) -> None:
     body = b'--b\r\ncontent-disposition: form-data; name="' + data + b"--b--" if framed else data
