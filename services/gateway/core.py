@@ -19,7 +19,7 @@ from services.gateway.door import Caller
 from services.gateway.ejector import HEARTBEAT_S
 from services.gateway.engine_errors import SAID_BY_A_WELL_ENGINE, AttemptFailed
 from services.gateway.fits import FitBook
-from services.gateway.fleet import Fleet
+from services.gateway.fleet import HEARD_S, Fleet
 from services.gateway.ledger import Ledger
 from services.gateway.logs import RequestLog, log_event
 from services.gateway.metrics import Metrics
@@ -115,8 +115,8 @@ class Gateway:
         if failure.kind == "out_of_memory" and backend.placement is not None and backend.placement.report.bill is not None:
             line["bill_bytes"] = backend.placement.report.bill.total_bytes
         log_event("attempt_failed", line, logging.WARNING)
-        if failure.down is not None:
-            self.fleet.found_down(backend, failure.down)
+        if failure.down is not None and (failure.refused or time.monotonic() - backend.heard_s > HEARD_S):
+            self.fleet.found_down(backend, failure.down)  # a connection that only came late is no sign where others hear from the engine
         if failure.kind not in SAID_BY_A_WELL_ENGINE:
             self.fleet.ejector.failed(backend, time.monotonic())
         if failure.kind == "deadline":

@@ -31,16 +31,19 @@ SAID_BY_A_WELL_ENGINE = frozenset(("rejected", "busy", "token", "not_served", "o
 
 class AttemptFailed(Exception):
     """One attempt on one backend gave nothing that could be sent on. `kind` labels the metric; `retry`: another backend may do better;
-    `down`: why nothing more should be sent there for now; `own_500`: the engine itself said that it failed on this request, and may be
-    well."""
+    `down`: why nothing more should be sent there for now (`refused`: nobody listens there, for certain); `own_500`: the engine itself said
+    that it failed on this request, and may be well."""
 
-    def __init__(self, error: ApiError, kind: str, retry: bool = True, down: str | None = None, own_500: bool = False) -> None:
+    def __init__(
+        self, error: ApiError, kind: str, retry: bool = True, down: str | None = None, own_500: bool = False, refused: bool = False
+    ) -> None:
         super().__init__(error.message)
         self.error = error
         self.kind = kind
         self.retry = retry
         self.down = down
         self.own_500 = own_500
+        self.refused = refused
 
 
 def of_answer(status: int, body: bytes, retry_after: bytes = b"") -> AttemptFailed:
@@ -92,7 +95,7 @@ def of_upstream(error: UpstreamError) -> AttemptFailed:
     """What it means that the exchange itself failed."""
     if isinstance(error, ConnectFailed):
         down = "its port refuses connections: the engine is down" if error.refused else f"it can't be reached: {error}"
-        return AttemptFailed(BackendFailed("The engine can't be reached.", retry_after_s=2.0), "connect", down=down)
+        return AttemptFailed(BackendFailed("The engine can't be reached.", retry_after_s=2.0), "connect", down=down, refused=error.refused)
     return AttemptFailed(BackendFailed("The engine broke off before its answer was whole.", retry_after_s=2.0), "cut")
 
 

@@ -17,8 +17,10 @@ from tests.fakes.process import FakeEngineProcess
 from tests.gateway.rig import CHAT, GatewayProcess, start_gateway, until
 
 WAYS = ("short", "plain")
-FLAGS = ("--deadline-first-byte-s=0.5", "--deadline-inter-token-s=0.5", "--deadline-queue-s=2", "--limit-queue=4",
-         "--limit-backend-slots=4", "--deadline-write-s=1", "--breaker-open-s=0.3", "--breaker-of=100000")  # fmt: skip
+FLAGS = (
+    "--deadline-first-byte-s=1", "--deadline-inter-token-s=1", "--deadline-queue-s=4", "--deadline-write-s=1.5", "--limit-queue=4",
+    "--limit-backend-slots=4", "--breaker-open-s=0.3", "--breaker-longest-s=0.6", "--breaker-of=100000",
+)  # fmt: skip
 T = TypeVar("T")
 
 

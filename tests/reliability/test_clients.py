@@ -112,7 +112,7 @@ def test_one_of_two_streams(stack: Stack, seen: Seen) -> None:
 
 @scenario(24)
 def test_never_reads(stack: Stack, seen: Seen) -> None:
-    """The engine would make 64 MB at once. The client stays; the write deadline (1 s here) ends it."""
+    """The engine would make 64 MB at once. The client stays; the write deadline (1.5 s here) ends it."""
     stack.solo.fault("fat_chunks")
     before = resident_kib(stack.gateway)
     with send(stack.gateway, chat(stream=True, max_tokens=1000), receive_bytes=16384):
@@ -175,11 +175,11 @@ def test_many_vanish_at_once(tmp_path, way: str, fake_engine, seen: Seen) -> Non
         until(lambda: engine.state()["running"] == 0, "the engine works for nobody", 10)
         until(lambda: len(os.listdir(f"/proc/{gateway.process.pid}/fd")) <= files + 8, "no socket is left", 5)
         assert scrape(gateway).sum(GONE) == count
-        assert took_s < 5  # 0.1 s on an idle machine
+        assert took_s < 5, "noisy; the aim is 2 s"
         assert gateway.post(CHAT, chat("m", max_tokens=1)).status_code == 200
     finally:
         gateway.stop()
-    seen(status="499 in the log, 500 times", time="seats 0 within 2 s on an idle machine (asserted: 5 s)", sockets="none left",
+    seen(status="499 in the log, 500 times", time=f"seats 0 after {took_s:.1f} s", sockets="none left",
          metric="client_disconnects +500", seats=0)  # fmt: skip
 
 
