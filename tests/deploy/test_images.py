@@ -28,8 +28,8 @@ STARTS = {
     "worker": ("services.worker.__main__", "services.cli.main", "services.cli.worker", "services.cli.health", "services.cli.fetch"),
 }
 IN_THE_ENGINE = {
-    *(path.relative_to(ROOT).as_posix() for path in (ROOT / "services" / "diffusion" / "model").glob("*.py")), "services/worker/engines/llamacpp_server.py", "services/provision/convert_gguf.py",
-    "services/hardware/probe_cuda.py",
+    *(path.relative_to(ROOT).as_posix() for path in (ROOT / "services" / "diffusion" / "model").glob("*.py")),
+    "services/worker/engines/llamacpp_server.py", "services/provision/convert_gguf.py", "services/hardware/probe_cuda.py",
 }  # fmt: skip
 NEVER_REACHED = {"highspy"}  # imported inside the function that plans a rig of GPUs; a container obeys a plan
 PACKAGE_OF = {"yaml": "pyyaml", "pynvml": "nvidia-ml-py"}
