@@ -137,7 +137,7 @@ def test_no_driver_is_unknown_and_not_lost() -> None:
 
 def test_a_polaris_card(tmp_path: Path) -> None:
     root = build_tree(tmp_path, "rx580_sysfs")
-    card = replace(parse_cards("RX 580")[0], pci_address="0000:03:00.0")
+    card = replace(parse_cards("RX 580 8GB")[0], pci_address="0000:03:00.0")
     device = root / "class/drm/card0/device"
     hwmon = next(iter(device.glob("hwmon/hwmon*")), device / "hwmon/hwmon1")
     hwmon.mkdir(parents=True, exist_ok=True)

@@ -2,6 +2,7 @@
 
     good.gguf        serves
     slow.gguf        serves after 0.8 s of 503
+    stuck.gguf       is still loading after a minute
     crash.gguf       prints a reason and ends with code 1
     oom.gguf         has no room for more than 2048 tokens in all its slots, and ends with code 1
     badwarm.gguf     loads, and answers the warm-up with 500
@@ -47,7 +48,7 @@ def main() -> None:
         Path(args.model).with_suffix(".child").write_text(str(child.pid))
     settings = fake.Settings(args.alias.split(",")[0], "llama.cpp", context=int(args.ctx_size) // int(args.parallel))
     fault = fake.Fault("error_500" if mode == "badwarm" else None)
-    serving = fake.serve(args.host, int(args.port), fake.FakeEngine(settings, token, fault, 0.8 if mode == "slow" else 0.0))
+    serving = fake.serve(args.host, int(args.port), fake.FakeEngine(settings, token, fault, {"slow": 0.8, "stuck": 60.0}.get(mode, 0.0)))
     if mode == "stubborn":
         asyncio.run(stubborn(serving))
     else:

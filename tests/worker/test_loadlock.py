@@ -98,7 +98,7 @@ def test_the_kernel_gives_back_what_a_killed_worker_held(workers: Workers, tmp_p
     second = Workers(tmp_path / "second")
     try:
         lock = str(tmp_path / "lock")
-        first = workers.start("slow", "--load-lock", lock)
+        first = workers.start("stuck", "--load-lock", lock)
         first.wait_for("loading")
         follower = second.start("good", "--load-lock", lock)
         follower.wait_for(lambda now: now["reason"] == WAITING)
