@@ -12,7 +12,7 @@ from services.cli.output import json_option, print_json
 from services.hardware.power import Cap, PowerError, read_caps, set_cap
 
 
-@click.command(epilog="Example: sudo rigserve power --set 110 --card GPU-0b1c2d3e")
+@click.command(epilog="Example: rigserve power --set 110 --card GPU-0b1c2d3e")
 @click.option("--list", "list_", is_flag=True, help="Show each card's cap and its range; also what happens without --set.")
 @click.option("--set", "watts", type=click.FloatRange(1, 2000), help="New cap in watts. Needs root; a reboot or driver reload undoes it.")
 @click.option("--card", help="The card's UUID, or as much of its beginning as no other card shares. Needed with --set.")
