@@ -142,6 +142,7 @@ def test_stalls_after_tokens(stack: Stack, seen: Seen) -> None:
 @scenario(6)
 def test_hangs_with_a_good_health_route(stack: Stack, seen: Seen) -> None:
     """One request finds it out; no other has to wait in vain for the deadline."""
+    assert Streamed(stack.gateway, chat()).done, "no failure of an earlier test is counted on"
     stack.solo.fault("hang")
     assert stack.gateway.error(CHAT, chat(stream=True), 504)["code"] == "timeout"
     until(lambda: stack.gateway.backends()["backend-0"]["ejected"], "ejected", 8)
