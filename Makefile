@@ -35,7 +35,6 @@ engines: install ## install every engine and fetch the weights of the built-in m
 	@$(BIN)/rigserve fetch --engine llamacpp
 
 test: test-fast engines ## everything, with the real engines (installs them when missing) and, where a docker engine answers, containers
-	@$(BIN)/pytest -q -n 4 -m "reliability and not gpu and not compose and not engine" tests
 	@$(BIN)/pytest -m "engine and not gpu and not compose" tests
 	@$(BIN)/pytest -m "compose and not gpu" -rs tests
 
