@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 ENGINE ?=
 PORT ?= 8000
 
-.PHONY: help install serve up down engines test test-fast reliability fuzz soak check footprint accuracy bench bench-routing clean
+.PHONY: help install serve up down engines test test-fast reliability fuzz soak check faults footprint accuracy bench bench-routing clean
 help: ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
 
@@ -56,6 +56,9 @@ check: install ## ruff, mypy --strict and the import borders
 	@$(BIN)/ruff check .
 	@$(BIN)/mypy
 	@$(BIN)/pytest -q tests/test_borders.py
+
+faults: install ## break real containers while clients ask, write docs/faults.md
+	@RIGSERVE_WRITE_DOCS=1 $(BIN)/pytest -q -m compose tests/compose/test_faults.py tests/compose/test_faults_daemon.py
 
 footprint: install ## measure the memory of every process of a stack, write docs/footprint.md
 	@$(BIN)/python -m tests.e2e.footprint

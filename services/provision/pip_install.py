@@ -167,7 +167,7 @@ def _follow(process: subprocess.Popen[bytes], run: _Run, limits: Limits, tick: C
 def _now(run: _Run, packages: int | None, scratch: Path, installed: int) -> Progress:
     if run.unpacking:
         return Progress("install", _at_most(installed, packages), packages, "unpacking packages")
-    fetched_bytes = sum(_size(file) for file in scratch.rglob("*"))
+    fetched_bytes = bytes_under(scratch)
     text = f"fetching {run.latest or 'packages'}, {fetched_bytes / 2**20:.0f} MiB so far; packages"
     return Progress("download", _at_most(run.collected, packages), packages, text)
 
@@ -176,10 +176,17 @@ def _at_most(count: int, total: int | None) -> int:
     return count if total is None else min(count, total)
 
 
-def _size(file: Path) -> int:
-    with contextlib.suppress(OSError):  # pip renames and removes files while we look
-        return file.lstat().st_size if file.is_file() else 0
-    return 0
+def bytes_under(folder: Path) -> int:
+    """Bytes of all files below `folder` now. pip renames and removes files and folders while we look: what is gone counts nothing.
+
+    Not Path.rglob: before Python 3.13 a folder that vanishes under its walk is an error.
+    """
+    total_bytes = 0
+    for place, _, names in os.walk(folder):
+        for name in names:
+            with contextlib.suppress(OSError):
+                total_bytes += os.lstat(os.path.join(place, name)).st_size
+    return total_bytes
 
 
 def _installed(python: Path) -> int:

@@ -20,7 +20,7 @@ from services.provision.cache import VariantFolder, keep_only, require_space, sy
 from services.provision.errors import DamagedError, NotFoundError, ProvisionError, UnreachableError
 from services.provision.manifest import BLOCK_BYTES, Fetched, FileRecord, record_of, sha256_of
 from services.provision.names import inside, safe_file
-from services.provision.pip_install import CREDENTIALS, LACKING, UNREACHABLE, child_environment, last_words
+from services.provision.pip_install import CREDENTIALS, LACKING, UNREACHABLE, bytes_under, child_environment, last_words
 from services.provision.progress import ByteMeter, Progress, ProgressSink
 from services.provision.safety import keep_if_safe, refuse_disallowed
 from services.sizing.types import ModelSpec, Variant, WeightSource
@@ -98,7 +98,7 @@ def _watch(process: subprocess.Popen[bytes], work: Path, requirement: str, progr
     """Report the bytes on disk until pip ends: the only progress that every pip version shows."""
     seen_bytes, moved_s = 0, time.monotonic()
     while process.poll() is None:
-        now_bytes = _bytes_under(work)
+        now_bytes = bytes_under(work)
         if now_bytes != seen_bytes:
             seen_bytes, moved_s = now_bytes, time.monotonic()
         progress(Progress("download", seen_bytes, None, f"pip download {requirement}"))
@@ -108,16 +108,6 @@ def _watch(process: subprocess.Popen[bytes], work: Path, requirement: str, progr
             process.wait(_POLL_S)
         except subprocess.TimeoutExpired:
             continue
-
-
-def _bytes_under(folder: Path) -> int:
-    total_bytes = 0
-    for path in folder.rglob("*"):
-        try:
-            total_bytes += path.lstat().st_size if path.is_file() else 0
-        except FileNotFoundError:  # pip removes its temporary files while we count
-            continue
-    return total_bytes
 
 
 def _why(requirement: str, log: str) -> ProvisionError:

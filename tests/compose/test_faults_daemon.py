@@ -81,7 +81,7 @@ def engine_folder(stack: RunningStack) -> Path:
 
 
 def test_the_daemon_is_killed_and_started_again(stack: RunningStack, fault_rows: list[Row]) -> None:
-    bounds = Bounds(60, 0, 60)
+    bounds = Bounds(60, 0, 90)
     before = stack.services()
     folder = engine_folder(stack)
     streams = streams_on_each(stack.url, LLM, {VICTIM, OTHER})

@@ -4,18 +4,21 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import os
 import threading
 import zipfile
 from collections.abc import Iterator
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from services.provision import pypi_weights, weights
 from services.provision.cache import SPARE_BYTES
 from services.provision.errors import DamagedError, NoSpaceError, NotFoundError, ProvisionError, UnreachableError, UnsafeWeightsError
+from services.provision.pip_install import bytes_under
 from services.sizing.catalogue import load_catalogue
 from services.sizing.types import Variant
 from tests.provision.conftest import Watcher, model, variant
@@ -197,3 +200,18 @@ def test_the_real_package(cache: Path) -> None:
     assert weights.verify(smollm2, v) == ()
     assert len({step.done for step in watcher.of("download")}) > 2
     assert sorted(p.name for p in cache.rglob("*") if p.is_file()) == [path.name, "lock", "manifest.json"]
+
+
+def test_a_folder_of_pips_that_vanishes_while_its_bytes_are_counted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As pip's build tracker does; it once ended a fetch with "No such file or directory"."""
+    (tmp_path / "kept").write_bytes(b"12345")
+    (tmp_path / "pip-build-tracker").mkdir()
+    scan = os.scandir
+
+    def late(path: Any) -> Any:
+        if str(path).endswith("tracker"):
+            raise FileNotFoundError(2, "No such file or directory", str(path))
+        return scan(path)
+
+    monkeypatch.setattr(os, "scandir", late)
+    assert bytes_under(tmp_path) == 5
