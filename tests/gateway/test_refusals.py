@@ -114,7 +114,7 @@ def test_every_too_large_size_says_so(rig: Rig, size):
     ("size", "33x32"), ("size", "0x0"), ("size", "32"), ("size", "32x32x32"), ("size", "-8x8"), ("size", "１６x16"), ("size", 32),
     ("n", 0), ("n", 100), ("n", "2"), ("n", True), ("steps", 0), ("steps", -1), ("steps", 10**6), ("seed", -1), ("seed", 2**80),
     ("guidance_scale", -1), ("guidance_scale", 1e9), ("guidance_scale", "7"), ("prompt", ""), ("prompt", None), ("prompt", ["x"]),
-    ("negative_prompt", 5), ("response_format", "jpeg"), ("response_format", 1), ("stream", True), ("prompt", "x" * 5000),
+    ("negative_prompt", 5), ("response_format", "jpeg"), ("response_format", 1), ("stream", "yes"), ("prompt", "x" * 5000),
     ("init_image", "http://127.0.0.1/x.png"), ("lora_path", "/etc/passwd"), ("unet_path", "x"),
 ])
 def test_bad_image_fields(rig: Rig, field, value):
