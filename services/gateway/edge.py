@@ -55,8 +55,7 @@ class EdgeProtocol(HttpToolsProtocol):
     def __init__(self, *args: Any, **more: Any) -> None:
         super().__init__(*args, **more)
         self._inside = self._in_head = False
-        self._head_bytes = 0
-        self._trailers = 0
+        self._head_bytes = self._begins = self._trailers = 0
         self._due_s = 0.0
         self._alarm: asyncio.TimerHandle | None = None
         self._refusal: ApiError | None = None
@@ -84,12 +83,15 @@ class EdgeProtocol(HttpToolsProtocol):
     def data_received(self, data: bytes) -> None:
         """1. To the parser; no protocol is ever changed here, so a wish for it is hidden. 2. More head than may be: 431. 3. Something of a
         head came, or nothing but line ends: uvicorn has stopped its keep-alive clock, so ours runs."""
-        if not self._inside:
+        between, was_in_head, self._begins = not self._inside, self._in_head, 0
+        if between:
             data = _without_upgrade(data)
         super().data_received(data)  # 1
         if self._in_head:
-            self._head_bytes += len(data)
-            if self._head_bytes > MAX_HEAD_BYTES + len(data):  # 2: it may have begun at the end of this read
+            # Where a head begins behind something else in one read is not known, so of that read nothing is counted.
+            if (was_in_head and self._begins == 0) or (between and self._begins == 1):
+                self._head_bytes += len(data)
+            if self._head_bytes > MAX_HEAD_BYTES:  # 2
                 self._refuse(HeadersTooLarge(f"The head of the request is larger than {MAX_HEAD_BYTES} bytes."))
         if not self._due_s and (self._in_head or not (self._inside or self._answering())):  # 3
             self._due_in(self.edge.head_s)
@@ -103,6 +105,7 @@ class EdgeProtocol(HttpToolsProtocol):
     def on_message_begin(self) -> None:
         self._inside = self._in_head = True
         self._head_bytes = self._trailers = 0
+        self._begins += 1
         super().on_message_begin()
 
     def on_header(self, name: bytes, value: bytes) -> None:

@@ -34,12 +34,14 @@ FUZZED = settings(
 def fuzzed(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
     stack = Stack(tmp_path_factory.mktemp("fuzz"), request.param, "--limit-queue=64", "--limit-backend-slots=64")
     yield stack
-    stack.seats_free()
-    assert stack.rose("rigserve_requests_total", code="internal_error") == 0
-    log = stack.gateway.log.read_text()
-    assert "Traceback" not in log
-    assert "unforeseen" not in log
-    stack.stop()
+    try:
+        stack.seats_free()
+        assert stack.rose("rigserve_requests_total", code="internal_error") == 0
+        log = stack.gateway.log.read_text()
+        assert "Traceback" not in log
+        assert "unforeseen" not in log
+    finally:
+        stack.stop()
 
 
 def loop_s(gateway: GatewayProcess) -> float:

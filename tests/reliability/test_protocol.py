@@ -111,6 +111,21 @@ def test_heads_that_are_too_large(stack: Stack, seen: Seen, raw: bytes) -> None:
 
 
 @scenario(65)
+@pytest.mark.parametrize("reads", [[40_000], [20_000, 20_000], [32_000, 1_000], [11_000, 11_000, 11_000]])
+def test_a_head_without_an_end_in_any_reads(stack: Stack, seen: Seen, reads: list[int]) -> None:
+    """However it is cut into reads: refused at once, not at the deadline for heads."""
+    start = time.monotonic()
+    with connect(stack.gateway) as client:
+        client.sendall(POST + HOST + b"x-big: ")
+        for size in reads:
+            time.sleep(0.1)
+            client.sendall(b"a" * size)
+        assert read_answer(client).status == 431
+    assert time.monotonic() - start < 4
+    seen(without_an_end="431 at once, however it is cut into reads")
+
+
+@scenario(65)
 def test_large_heads_that_are_allowed(stack: Stack, seen: Seen) -> None:
     many = POST + HOST + LENGTH + b"".join(b"x-%d: 1\r\n" % i for i in range(98)) + b"\r\n" + BODY
     long = POST + HOST + LENGTH + b"x: " + b"y" * 30_000 + b"\r\n\r\n" + BODY
