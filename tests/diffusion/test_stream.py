@@ -99,6 +99,7 @@ async def test_a_client_that_leaves_a_stream_stops_the_job_at_the_next_step() ->
         if told == 1:  # the first step has been told: the job stands still until the client has left
             painter.gate.clear()
             left.set()
+            asyncio.get_running_loop().call_later(0.2, painter.gate.set)
 
     scope = {"type": "http", "asgi": {"version": "3.0"}, "http_version": "1.1", "method": "POST", "path": ROUTE, "raw_path": ROUTE.encode(),
              "query_string": b"", "scheme": "http", "root_path": "", "client": None, "server": ("engine", 80),
