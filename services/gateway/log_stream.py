@@ -1,11 +1,13 @@
 """A stream for the log that never holds anybody up: written by a thread of its own, and dropped, counted, where nobody takes it.
 
 stderr may be a pipe that nobody reads, or a file on a full volume. Written from the event loop, the first would stop all requests once the
-pipe is full (64 KiB on Linux).
+pipe is full (64 KiB on Linux). The thread writes to the descriptor itself: one that hung inside of Python's own buffered stderr would hold
+its lock, which the interpreter waits for when it ends.
 """
 
 from __future__ import annotations
 
+import os
 import queue
 import threading
 from collections.abc import Callable
@@ -24,7 +26,7 @@ class LateStream:
 
     def __init__(self, stream: TextIO, dropped: Callable[[int], None] = no_count) -> None:
         self.dropped = dropped
-        self._stream = stream
+        self._descriptor = stream.fileno()
         self._held = 0
         self._texts: queue.SimpleQueue[str | None] = queue.SimpleQueue()
         self._writer = threading.Thread(target=self._write_all, name="log", daemon=True)
@@ -49,8 +51,9 @@ class LateStream:
     def _write_all(self) -> None:
         while (text := self._texts.get()) is not None:
             try:
-                self._stream.write(text)
-                self._stream.flush()
-            except (OSError, ValueError):  # a full volume, a closed pipe: no reason to stop serving
+                data = text.encode(errors="backslashreplace")
+                while data:
+                    data = data[os.write(self._descriptor, data) :]
+            except OSError:  # a full volume, a closed pipe: no reason to stop serving
                 self.dropped(text.count("\n"))
             self._held -= len(text)  # two threads: a rare miscount only moves the limit a little
