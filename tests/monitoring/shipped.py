@@ -15,7 +15,7 @@ ALERTS = yaml.safe_load((MONITORING / "alerts.yml").read_text(encoding="utf8"))
 PANELS: list[dict[str, Any]] = [panel for panel in DASHBOARD["panels"] if panel["type"] != "row"]
 RULES: list[dict[str, Any]] = [rule for group in ALERTS["groups"] for rule in group["rules"]]
 _NOT_METRICS = re.compile(r"\{[^}]*\}|\bby \([^)]*\)|\[[^\]]*\]|\"[^\"]*\"")
-_NAME = re.compile(r"\b(?:rigserve|gen_ai)_\w+|\bup\b")
+_NAME = re.compile(r"\b(?:rigserve|gen_ai|DCGM_FI)_\w+|\bup\b")
 
 
 def metrics_in(expr: str) -> set[str]:
