@@ -16,8 +16,9 @@ GPU: llama.cpp on the CPU), one model with a replica on each, three clients that
 One run on a machine with two cores, others at work on it; seconds, and in brackets the **bound** that the test asserts.
 `make faults` writes this page anew.
 
-- **Stream on it**: how the stream on the broken replica ended, seconds after the fault. An error is one that the OpenAI SDK raises: no
-  broken stream ends as if it were whole. *done*: mended within a stream's patience (30 s without a token), it went on and was whole.
+- **Stream on it**: how the stream on the broken replica ended, seconds after the fault. *error*: an error event of the API, with its
+  code. *done*: mended within a stream's patience (30 s without a token), it went on and was whole. *cut*: the connection ended
+  without the closing `[DONE]`, because the gateway itself went down.
 - **Others failed**: short requests of the three clients that did not end in 200, of those that ended after the fault.
 - **Slowest**: the longest of them, the second try on the other replica included.
 - **Noticed**: from the fault until the gateway sends nothing there any more.
@@ -27,9 +28,9 @@ One run on a machine with two cores, others at work on it; seconds, and in brack
 | --- | --- | --- | --- | --- | --- | --- |
 """
 TAIL = """
-After each fault the test also holds: no seat is taken at the gateway, the stream on the other replica was whole, and requests are
-answered by the mended replica. Docker does not start a container again that was killed by hand, nor one that is paused; a container or
-an engine that dies by itself comes back by itself. With one replica a model answers 503 for as long as **back** says.
+After each fault the test also holds: no seat is taken at the gateway and twenty requests in a row are answered; after a fault of one
+replica also: the stream on the other one was whole, and the mended one answers. Docker leaves a container that was killed by hand as it
+is; a container or an engine that dies by itself comes back by itself.
 """
 
 

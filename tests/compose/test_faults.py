@@ -22,6 +22,7 @@ def kill(stack: RunningStack) -> None:
 
 
 def start(stack: RunningStack) -> None:
+    assert stack.inspect(VICTIM)["State"]["Status"] == "exited", "docker starts nothing again that was killed by hand"
     stack.compose("up", "--detach", "--no-build", "--no-recreate", VICTIM)
 
 
