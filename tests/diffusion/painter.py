@@ -23,6 +23,7 @@ class FakePainter:
             self.gate.set()
         self.failures = failures or []
         self.dies_at: int | None = None
+        self.stands_after: int | None = None  # after that many steps it goes on only when it is told to stop
         self.jobs: list[ImageJob] = []
         self.steps_run = 0
         self.stopped = 0
@@ -43,7 +44,7 @@ class FakePainter:
         if failure is not None:
             raise failure
         for number in range(job.steps):
-            while not self.gate.is_set() and not should_stop():
+            while (not self.gate.is_set() or number == self.stands_after) and not should_stop():
                 time.sleep(0.001)
             if should_stop():
                 self.stopped += 1

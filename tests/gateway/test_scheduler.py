@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from services.gateway.scheduler import Lane, ModelQueue, Need, QueueIsFull, Seat, Ticket
+from services.gateway.scheduler import PASS_S, Lane, ModelQueue, Need, QueueIsFull, Seat, Ticket
 
 
 def queue(*lanes: Lane, limit: int = 10) -> ModelQueue:
@@ -167,7 +167,8 @@ def test_learning() -> None:
 
 @given(st.lists(st.tuples(st.sampled_from(["request", "back", "cancel", "down", "up"]), st.integers(0, 5)), max_size=60))
 def test_seats_and_tickets_always_add_up(steps: list[tuple[str, int]]) -> None:
-    """Whatever happens in whatever order: no seat is given twice, none is lost, no slot is overdrawn."""
+    """Whatever happens in whatever order: no seat is given twice, none is lost, no slot is overdrawn, and nobody passes on a free slow lane
+    for longer than PASS_S."""
     lanes = [Lane("a", 1), Lane("b", 2, 0.1), Lane("c", 1, 0.2)]
     q = queue(*lanes, limit=3)
     held: list[Seat] = []
@@ -191,6 +192,8 @@ def test_seats_and_tickets_always_add_up(steps: list[tuple[str, int]]) -> None:
             changes = q.set_ready(lanes[which % 3], step == "up", now)
             granted, orphaned = changes.granted, orphaned + len(changes.orphaned)
         held.extend(granted)
+        if q.someone_passes:
+            held.extend(q.look_again(now + PASS_S).granted)
         assert set(held) == q.seats
         assert all(0 <= lane.in_flight <= lane.slots for lane in lanes)
         assert sum(lane.in_flight for lane in lanes) == len(held)
