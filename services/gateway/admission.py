@@ -112,7 +112,8 @@ def _not_ready(served: Served, now: float) -> ApiError:
         soonest = min(coming, key=lambda backend: _until_ready_s(backend, now))
         return BackendStarting(f"{served.id} is {soonest.state}; try again in a moment.", retry_after_s=_until_ready_s(soonest, now))
     first = served.backends[0]
-    return NoAvailableWorker(f"No worker of {served.id} is ready: {first.reason or first.state}.", retry_after_s=RETRY_S)
+    why = "its last requests failed, and it is asked again every few seconds" if first.ejected else first.reason or first.state
+    return NoAvailableWorker(f"No worker of {served.id} is ready: {why}.", retry_after_s=RETRY_S)
 
 
 def _until_ready_s(backend: Backend, now: float) -> float:

@@ -102,6 +102,13 @@ class Breaker:
             self._now = self._before = (0, 0)
         return was_mute or self.closed
 
+    def warmed_up(self, now: float) -> None:
+        """Its engine was started anew and has answered its warm-up, which is a heartbeat of the new process; what the old one missed is
+        forgotten."""
+        self._misses = 0
+        if not self.closed:
+            self.heartbeat(True, now)
+
     def due(self, now: float, alone: bool) -> bool:
         """Whether a heartbeat is to be sent: half open, or open for long enough. `alone`: no other backend serves the model, so it is asked
         as often as at first, and a first time at once."""

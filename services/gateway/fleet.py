@@ -137,8 +137,11 @@ class Fleet:
                 backend.upstream.give_up_unanswered()
 
     def _worker_said(self, backend: Backend, said: dict[str, Any]) -> None:
+        before = (backend.status or said)["state"]
         backend.strikes, backend.seen, backend.status = 0, True, said
         state = WorkerState(said["state"])
+        if state is WorkerState.READY and before != state:  # a worker is ready again only after its engine has answered a real request
+            backend.breaker.warmed_up(time.monotonic())
         if state is WorkerState.READY and time.monotonic() < backend.held_down_until_s:
             return
         self.mark(backend, state, said.get("reason") or f"its engine is {state}")

@@ -145,3 +145,26 @@ def test_what_is_not_used_is_kept_up_to_a_limit() -> None:
     for _ in range(1000):
         budget.request()
     assert sum(budget.take(1.0) for _ in range(10)) == 5
+
+
+def test_an_engine_started_anew_is_not_held_for_mute() -> None:
+    """A hung engine has missed its heartbeats; the worker starts another, which answers its warm-up. One more heartbeat closes it."""
+    breaker = Breaker()
+    for now in (0.0, 1.0, 2.0):
+        breaker.heartbeat(False, now)
+    assert not in_service(breaker, others_closed=False)
+    breaker.warmed_up(60.0)
+    assert breaker.phase is Phase.HALF_OPEN
+    assert in_service(breaker, others_closed=False), "the last of its model serves at once"
+    assert not in_service(breaker, others_closed=True), "beside another that is well it proves itself first"
+    breaker.heartbeat(True, 61.0)
+    assert breaker.closed
+
+
+def test_a_warm_up_forgets_the_misses_of_the_old_engine() -> None:
+    breaker = Breaker()
+    for now in (0.0, 1.0):
+        breaker.heartbeat(False, now)
+    breaker.warmed_up(2.0)
+    breaker.heartbeat(False, 3.0)
+    assert breaker.closed
