@@ -24,8 +24,10 @@ PROJECT = Path(__file__).parents[2]
 @click.option("--open", "opened", is_flag=True, help="While there are no keys, serve whoever reaches --host.")
 @click.option("--published-on", metavar="ADDRESS", help="In a container: the host's address that its port is published on.")
 @click.option("--open-status", is_flag=True, help="Answer /metrics, /v1/cards and /v1/throughput without a key.")
+@click.option("--trusted-proxies", metavar="ADDRESS,...", help="Proxies before this gateway (addresses or networks) whose X-Forwarded-* "
+              "headers are believed. Default: none.")
 def gateway(backends: tuple[str, ...], plan_file: str | None, endpoints: str | None, host: str, port: int, database: str | None,
-            opened: bool, published_on: str | None, open_status: bool) -> None:
+            opened: bool, published_on: str | None, open_status: bool, trusted_proxies: str | None) -> None:
     """Run the gateway alone. With --backend: no plan, no cards known. Without keys (`rigserve keys`) it serves this
     machine only: on any other address it answers 401 until the first key is made."""
     if not backends and not plan_file:
@@ -42,7 +44,8 @@ def gateway(backends: tuple[str, ...], plan_file: str | None, endpoints: str | N
         if value:
             argv += [flag, str(Path(value).resolve())]
     argv += [*database_flags(database), *(("--open",) if opened else ()),
-             *(("--published-on", published_on) if published_on else ()), *(("--open-status",) if open_status else ())]
+             *(("--published-on", published_on) if published_on else ()), *(("--open-status",) if open_status else ()),
+             *(("--trusted-proxies", trusted_proxies) if trusted_proxies else ())]
     os.chdir(PROJECT)
     os.execv(sys.executable, argv)  # noqa: S606 - the same interpreter, an argument list, no shell
 

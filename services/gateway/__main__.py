@@ -6,6 +6,7 @@ Exit codes: 0 after SIGTERM or SIGINT, 2 when arguments, plan, endpoints or port
 from __future__ import annotations
 
 import argparse
+import ipaddress
 import logging
 import os
 import sys
@@ -99,6 +100,8 @@ def parse_arguments(argv: list[str]) -> Settings:
     parser.add_argument("--open", action="store_true", help="while there are no keys, serve whoever reaches --host")
     parser.add_argument("--published-on", metavar="ADDRESS", help="in a container: the host's address that its port is published on")
     parser.add_argument("--open-status", action="store_true", help="answer /metrics, /v1/cards and /v1/throughput without a key")
+    parser.add_argument("--trusted-proxies", type=_addresses, default=(), metavar="ADDRESS,...",
+                        help="proxies before this gateway (addresses or networks) whose X-Forwarded-* headers are believed (default: none)")
     parser.add_argument("--plain-path", action="store_true", help=argparse.SUPPRESS)  # every request by way of the application: for tests
     parser.add_argument("--poll-s", type=_seconds, default=1.0, help="how often workers are asked how they are")
     for name in Deadlines.__slots__:
@@ -122,7 +125,7 @@ def parse_arguments(argv: list[str]) -> Settings:
         Deadlines(**{name: getattr(given, f"deadline_{name}") for name in Deadlines.__slots__}),
         Limits(**{name: getattr(given, f"limit_{name}") for name in Limits.__slots__}), given.plain_path,
         BreakerLimits(**{name: getattr(given, f"breaker_{name}") for name in BreakerLimits.__slots__}),
-        given.database or None, given.open, given.published_on or None, given.open_status,
+        given.database or None, given.open, given.published_on or None, given.open_status, given.trusted_proxies,
     )
 
 
@@ -132,6 +135,17 @@ def _backend(parser: argparse.ArgumentParser, text: str) -> tuple[str, str]:
         shown = "--backend" if "@" in text else f"--backend {text!r}"  # never a password
         parser.error(f"{shown}: write MODEL=URL, for example qwen=http://127.0.0.1:9001")
     return model, url
+
+
+def _addresses(text: str) -> tuple[str, ...]:
+    """As uvicorn compares them. Every address at once (*, 0.0.0.0/0) is refused: whoever sends the header could call itself anything."""
+    try:
+        networks = [ipaddress.ip_network(part.strip()) for part in text.split(",")]
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text[:200]!r}: write addresses or networks, like 127.0.0.1,10.0.0.0/24") from None
+    if any(network.prefixlen == 0 for network in networks):
+        raise argparse.ArgumentTypeError("this trusts every address; name the proxy's own, like 127.0.0.1")
+    return tuple(str(network.network_address if network.num_addresses == 1 else network) for network in networks)
 
 
 def _seconds(text: str) -> float:

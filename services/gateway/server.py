@@ -114,8 +114,11 @@ def make_server(
 ) -> GatewayServer:
     """`read` gives the configuration anew on SIGHUP; None: that signal does nothing."""
     logging.getLogger("uvicorn.error").addFilter(_Quiet())
+    # uvicorn would believe the X-Forwarded-For of every client on this machine: anyone here could guess keys in anyone's name.
+    proxies = list(gateway.settings.trusted_proxies)
     config = uvicorn.Config(
         app, loop="uvloop", http=protocol, ws="none", access_log=False, log_config=None,
         lifespan="on", server_header=False, timeout_graceful_shutdown=CLOSE_S, timeout_keep_alive=30, backlog=2048,
+        proxy_headers=bool(proxies), forwarded_allow_ips=proxies,
     )
     return GatewayServer(config, gateway, read)

@@ -53,7 +53,8 @@ class Limits:
 class Settings:
     """One gateway. `backends` are (model, url) pairs in the order they were given. `database`: of keys and usage; None: there are neither.
     `open`: while there are no keys, others than this machine may ask too. `published_on`: where
-    the container's port is reached from outside, in the place of `host`. `open_status`: cards, throughput and metrics need no key."""
+    the container's port is reached from outside, in the place of `host`. `open_status`: cards, throughput and metrics need no key.
+    `trusted_proxies`: addresses or networks whose X-Forwarded-For and X-Forwarded-Proto are believed; of anybody else they are a claim."""
 
     host: str = "127.0.0.1"
     port: int = 8000
@@ -71,6 +72,7 @@ class Settings:
     open: bool = False
     published_on: str | None = None
     open_status: bool = False
+    trusted_proxies: tuple[str, ...] = ()
 
     @property
     def loopback(self) -> bool:

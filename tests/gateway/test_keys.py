@@ -154,6 +154,14 @@ def test_many_wrong_keys_and_a_good_one(keyed: Keyed) -> None:
     assert refused.status_code == 401 or int(refused.headers["retry-after"]) >= 1
 
 
+def test_guesses_in_many_names_are_of_one_address(keyed: Keyed) -> None:
+    """X-Forwarded-For is the client's own claim."""
+    for number in range(3 * TRIES):
+        headers = {**bearer(f"rs-guess-{number}"), "x-forwarded-for": f"203.0.113.{number}", "forwarded": f"for=203.0.113.{number}"}
+        answer = keyed.gateway.http.post(CHAT, json=chat(), headers=headers)
+    assert code(answer) == (429, "rate_limit_exceeded")
+
+
 def test_no_part_of_a_key_is_in_database_log_or_metrics(keyed: Keyed) -> None:
     canaries = [*keyed.secrets, "rs-canary-0123456789-never-a-key"]
     keyed.ask(canaries[-1])
