@@ -3,6 +3,8 @@ SHELL := /bin/bash
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+# Without cached bytecode every process of the tests would compile its imports again.
+unexport PYTHONDONTWRITEBYTECODE
 ENGINE ?=
 PORT ?= 8000
 
@@ -34,12 +36,14 @@ engines: install ## install every engine and fetch the weights of the built-in m
 	@$(BIN)/rigserve fetch
 	@$(BIN)/rigserve fetch --engine llamacpp
 
-test: test-fast engines ## everything, with the real engines (installs them when missing) and, where a docker engine answers, containers
+LIGHT := not engine and not gpu and not compose and not reliability
+test: install engines ## everything, with the real engines (installs them when missing) and, where a docker engine answers, containers
+	@$(BIN)/pytest -q -n 4 -m "$(LIGHT)" tests
 	@$(BIN)/pytest -m "engine and not gpu and not compose" tests
 	@$(BIN)/pytest -m "compose and not gpu" -rs tests
 
 test-fast: install ## unit tests on a fake engine, under a minute
-	@$(BIN)/pytest -q -n 4 -m "not engine and not gpu and not compose and not reliability" tests
+	@$(BIN)/pytest -q -n 4 -m "$(LIGHT) and not slow" tests
 
 reliability: install ## the fault scenarios on fake engines, write docs/reliability.md
 	@$(BIN)/python -m tests.reliability

@@ -10,6 +10,7 @@ import difflib
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 from pydantic import TypeAdapter, ValidationError
@@ -82,8 +83,16 @@ def names_of(model: ModelSpec) -> tuple[str, ...]:
 
 
 def load_catalogue(folder: Path | None = None) -> Catalogue:
-    """Read every *.yaml of `folder` (the project's models/ when None). Raises CatalogueError."""
-    folder = MODELS_FOLDER if folder is None else folder
+    """Read every *.yaml of `folder`; the project's models/ when None, which is read once a process. Raises CatalogueError."""
+    return _shipped() if folder is None else _read_folder(folder)
+
+
+@cache
+def _shipped() -> Catalogue:
+    return _read_folder(MODELS_FOLDER)
+
+
+def _read_folder(folder: Path) -> Catalogue:
     if not folder.is_dir():
         raise CatalogueError(f"{folder} is not a folder: the model catalogue is a folder of YAML files, one per model.")
     paths = sorted(folder.glob("*.yaml"))

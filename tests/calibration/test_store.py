@@ -16,6 +16,8 @@ from services.calibration.store import CalibrationError, Store
 from services.sizing.cards import parse_cards
 from services.sizing.types import Engine, EngineChoice, ImageWorkload, TextWorkload
 
+pytestmark = pytest.mark.slow
+
 MIB = 2**20
 ONE = Observation(
     "RTX 3060 Ti 8GB", "GPU-1", False, "qwen", "q4", EngineChoice(Engine.LLAMACPP, "llamacpp-cuda12", "float16"), TextWorkload(4096, 2),

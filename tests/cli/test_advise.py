@@ -19,6 +19,8 @@ from services.sizing.catalogue import load_catalogue
 from services.sizing.economics import Tariff
 from services.sizing.types import Host
 
+pytestmark = pytest.mark.slow
+
 RIG = ["--cards", "P106-100:2,RTX 3060 Ti,CMP 50HX", "--host-ram", "16"]
 
 

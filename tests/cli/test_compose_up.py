@@ -20,6 +20,8 @@ from services.hardware import detect as detect_module
 from tests.cli.test_compose import made, rig, rigserve
 from tests.deploy.nine_cards import FOLDER
 
+pytestmark = pytest.mark.slow
+
 __all__ = ["made", "rig"]  # fixtures
 FAKE = Path(__file__).with_name("fake_docker.py")
 ONE, TWO = "smollm2-135m-instruct-1", "smollm2-135m-instruct-2"

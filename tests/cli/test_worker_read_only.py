@@ -20,6 +20,8 @@ from tests.gateway.rig import rig_plan
 from tests.worker.running import PROJECT, free_port
 from tests.worker.sample import TOKEN
 
+pytestmark = pytest.mark.slow
+
 PR_CAPBSET_DROP = 24
 CAP_DAC_OVERRIDE, CAP_DAC_READ_SEARCH = 1, 2
 STAND_IN = f"""#!{sys.executable} -S

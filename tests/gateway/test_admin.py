@@ -14,6 +14,8 @@ from services.gateway.core import Gateway, Inputs
 from services.gateway.settings import Settings
 from tests.gateway.keyed import Keyed, bearer, start_keyed
 
+pytestmark = pytest.mark.slow
+
 CALLERS = ("none", "wrong", "user", "admin", "revoked", "expired")
 # What a caller may get past the guard with; everybody else gets the number.
 PASSES = {

@@ -33,6 +33,8 @@ from tests.fakes.http import Reply, Request, Server
 from tests.fakes.process import FakeEngineProcess
 from tests.gateway.rig import CHAT, HOST, PROJECT, GatewayProcess, Rig, chat, placement, simulated_cpu_card, start_gateway, until
 
+pytestmark = pytest.mark.slow
+
 SMOL = "smollm2-135m-instruct"
 Names = dict[str, str]
 

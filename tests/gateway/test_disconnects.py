@@ -13,6 +13,8 @@ from tests.fakes.process import FakeEngineProcess
 from tests.gateway.conftest import Loose
 from tests.gateway.rig import CHAT, GatewayProcess, Rig, chat, resident_kib, until
 
+pytestmark = pytest.mark.slow
+
 
 def connect(gateway: GatewayProcess, receive_bytes: int | None = None) -> socket.socket:
     host, port = gateway.url.removeprefix("http://").split(":")

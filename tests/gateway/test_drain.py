@@ -11,6 +11,8 @@ import pytest
 
 from tests.gateway.rig import CHAT, GatewayProcess, chat, start_gateway, until
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture
 def draining(fake_engine, tmp_path):

@@ -13,6 +13,8 @@ import pytest
 from tests.gateway.conftest import Loose
 from tests.gateway.rig import CHAT, chat, start_gateway, until
 
+pytestmark = pytest.mark.slow
+
 
 def at_once(n, call):
     with concurrent.futures.ThreadPoolExecutor(n) as pool:

@@ -18,6 +18,8 @@ from tests.fakes import process
 from tests.fakes.process import FakeEngineProcess
 from tests.gateway.rig import CHAT, GatewayProcess, chat, start_gateway, until
 
+pytestmark = pytest.mark.slow
+
 SHORT = ("--deadline-first-byte-s", "0.3", "--deadline-inter-token-s", "0.3", "--deadline-total-s", "0.9", "--limit-backend-slots", "3",
          "--limit-body-bytes", "200000")
 COMPLETIONS = "/v1/completions"

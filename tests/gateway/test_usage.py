@@ -25,6 +25,8 @@ from services.wire.shapes import TokenUsage
 from tests.gateway.keyed import Keyed, bearer, start_keyed
 from tests.gateway.rig import CHAT, chat, start_gateway, until
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def keyed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Keyed]:

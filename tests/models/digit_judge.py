@@ -11,12 +11,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 from PIL import Image
-from sklearn.datasets import load_digits
-from sklearn.model_selection import train_test_split
-from sklearn.svm import SVC
+
+if TYPE_CHECKING:
+    from sklearn.svm import SVC
 
 Picture = Image.Image | np.ndarray
 
@@ -39,6 +40,9 @@ class RealDigits:
 
     @classmethod
     def split(cls) -> RealDigits:
+        from sklearn.datasets import load_digits  # here: scikit-learn takes seconds to import
+        from sklearn.model_selection import train_test_split
+
         digits = load_digits()
         return cls(*train_test_split(digits.images, digits.target, test_size=HELD_OUT_IMAGES, random_state=0, stratify=digits.target))
 
@@ -64,6 +68,8 @@ class DigitJudge:
     @classmethod
     def trained_on(cls, ink: np.ndarray, labels: np.ndarray) -> DigitJudge:
         """ink: (n, 8, 8) in 0..16; labels: (n,) in 0..9."""
+        from sklearn.svm import SVC
+
         return cls(SVC(gamma=0.001, C=10).fit(ink.reshape(len(ink), 64), labels))
 
     @classmethod

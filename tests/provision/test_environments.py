@@ -22,6 +22,8 @@ from services.provision.pip_install import Limits
 from services.provision.progress import Progress
 from tests.fakes.package_index import PackageIndex, package_index, wheel
 
+pytestmark = pytest.mark.slow
+
 LOCK = "# how it was made\ntorch==9.9+cpu\nenginelib==1.0\n"
 PROBE = "import torch, enginelib; assert torch.KIND == 'cpu'"
 HURRIED = Limits(timeout_s=1, retries=1, stall_s=20, failed_connections=4, probe_s=20)

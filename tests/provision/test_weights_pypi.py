@@ -23,6 +23,8 @@ from services.sizing.catalogue import load_catalogue
 from services.sizing.types import Variant
 from tests.provision.conftest import Watcher, model, variant
 
+pytestmark = pytest.mark.slow
+
 GGUF = b"GGUF" + bytes(range(256)) * 400
 SHA256 = hashlib.sha256(GGUF).hexdigest()
 NAME = "tiny_weights/tiny.gguf"

@@ -20,6 +20,8 @@ from services.worker.lifecycle import is_drained
 from tests.worker.bench import Bench
 from tests.worker.running import Workers, gone
 
+pytestmark = pytest.mark.slow
+
 LONG = {"model": "small-chat", "prompt": "Hello", "max_tokens": 20}
 
 

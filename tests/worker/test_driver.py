@@ -24,6 +24,8 @@ from tests.worker.bench import FAST, Bench
 from tests.worker.running import alive, gone
 from tests.worker.sample import BILL, CPU, GIB, RTX3060TI, TOKEN, placement
 
+pytestmark = pytest.mark.slow
+
 
 async def test_the_way_up(bench: Bench) -> None:
     begun = time.monotonic()

@@ -17,6 +17,8 @@ from services.worker.loadlock import LoadLock
 from tests.worker.bench import Bench
 from tests.worker.running import Workers
 
+pytestmark = pytest.mark.slow
+
 WAITING = "waiting for another model to load"
 
 

@@ -15,6 +15,8 @@ from services.worker.__main__ import main
 from tests.worker.running import Workers, alive, gone
 from tests.worker.sample import CPU, TOKEN
 
+pytestmark = pytest.mark.slow
+
 
 def test_start_status_token_kill_and_restart(workers: Workers) -> None:
     begun = time.monotonic()
