@@ -18,7 +18,7 @@ MAX_FILE_BYTES = 16 * 2**20
 
 @click.command(epilog="Example: rigserve calibrate --export rig1.json; on another rig: rigserve calibrate --import rig1.json")
 @click.option("--list", "list_", is_flag=True, help="Show every observation. This is what happens without another option, too.")
-@click.option("--collect", is_flag=True, help="Take what the workers of a running stack measured; those in containers keep no file.")
+@click.option("--collect", is_flag=True, help="Take what the workers of a running stack measured; those in containers keep it in a volume.")
 @click.option("--url", default=DEFAULT_URL, show_default=True, help="The gateway that --collect asks.")
 @click.option("--export", "export_file", type=OutputFile(), help="Write what was measured here to this file, for other rigs.")
 @click.option("--import", "import_file", type=click.Path(exists=True, dir_okay=False, path_type=Path), help="Take in another rig's file.")

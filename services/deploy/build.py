@@ -9,7 +9,7 @@ from services.deploy.images import Image
 from services.deploy.names import service_names
 from services.deploy.options import Options
 from services.deploy.stack import Network, Service, Stack, StackError, Volume
-from services.deploy.workers import HUB_TOKEN, LOAD_LOCK, Rig, cache_volume, fetch_service, worker_service
+from services.deploy.workers import CALIBRATION, HUB_TOKEN, LOAD_LOCK, Rig, cache_volume, fetch_service, worker_service
 from services.sizing.types import Plan
 from services.sizing.units import MIB, gib
 
@@ -54,6 +54,7 @@ def _volumes(images: Mapping[str, Image], environments: Mapping[str, None]) -> t
         Volume("weights", "read-only in workers; RIGSERVE_WEIGHTS=/a/folder puts a folder of the host in its place"),
         Volume(LOAD_LOCK, "the file that only one worker at a time may hold while its model loads", memory_bytes=MIB),
         *(Volume(cache_volume(name), "kernels that the engine compiled; lost, they are compiled again") for name in kept),
+        Volume(CALIBRATION, "what the workers measured on their cards: the next start believes it"),
         Volume(KEYS_VOLUME, "API keys (as SHA-256), usage and the audit log: worth a backup"),
         Volume("prometheus", "30 days of metrics, at most 2 GB"),
         Volume("grafana", "Grafana's own settings"),

@@ -23,6 +23,7 @@ PLAN_IN_CONTAINER = "/etc/rigserve/plan.yaml"
 PROGRAM = "/opt/rigserve/.venv/bin/rigserve"
 WEIGHTS = "${RIGSERVE_WEIGHTS:-weights}"
 LOAD_LOCK = "load-lock"
+CALIBRATION = "calibration"
 HUB_TOKEN = "hub-token"  # noqa: S105 - a name; the file may be empty, it is read for gated models only
 RENDER_GID = "${RENDER_GID:?the id of the group that owns the render node: stat -c %g /dev/dri/renderD128}"
 
@@ -88,8 +89,10 @@ def worker_service(rig: Rig, placement: Placement, before: str | None) -> Servic
             "--port", str(PORT), "--engine-port", str(ENGINE_PORT), "--token-file", f"/run/secrets/{name}",
             "--load-lock", "/run/rigserve-load/lock", "--drain-s", str(drain_s),
         ),
-        profile=_profile(card), user=USER, networks=("workers",), gpu=gpu, groups=(RENDER_GID,) if gpu.nodes else (),
-        mounts=(Mount(WEIGHTS, "/weights"), Mount(LOAD_LOCK, "/run/rigserve-load", read_only=False), *_kept_cache(row)),
+        profile=_profile(card), user=USER, networks=("workers",), environment=_visible(gpu), gpu=gpu,
+        groups=(RENDER_GID,) if gpu.nodes else (),
+        mounts=(Mount(WEIGHTS, "/weights"), Mount(LOAD_LOCK, "/run/rigserve-load", read_only=False),
+                Mount(CALIBRATION, "/var/lib/rigserve", read_only=False), *_kept_cache(row)),
         tmpfs=_tmpfs(row), configs=(("plan", PLAN_IN_CONTAINER),), secrets=(name,),
         health=Health((PROGRAM, "health", "worker"), start_s, start_interval_s=5),
         after=(After(fetch_name(row.environment), "done"), *((After(before, "healthy", required=False),) if before else ())),
@@ -117,6 +120,12 @@ def gpu_of(card: Card, row: table.Image) -> Gpu:
         f"card {card.id} ({card.name}) was described, not detected, so {known} is not known and no container can be given it; "
         f"make the plan on the rig itself with `rigserve plan --out plan.yaml`{example}"
     )
+
+
+def _visible(gpu: Gpu) -> tuple[tuple[str, str], ...]:
+    """NVIDIA's base images say `all` here. The docker engine adds the reserved card behind that, and which of the two counts is the
+    runtime's secret: so the variable of the image is replaced."""
+    return (("NVIDIA_VISIBLE_DEVICES", gpu.nvidia_id),) if gpu.nvidia_id else ()
 
 
 def digest(value: object) -> str:

@@ -225,6 +225,9 @@ def test_each_card_alone_is_visible() -> None:
     assert child_environment({}, CPU)["CUDA_VISIBLE_DEVICES"] == ""
     amd = child_environment({}, RX580)
     assert (amd["DRI_PRIME"], amd["MESA_VK_DEVICE_SELECT_FORCE_DEFAULT_DEVICE"]) == ("pci-0000_03_00_0", "1")
+    second = replace(RX580, index=2)
+    assert child_environment({}, second, nodes=3)["HIP_VISIBLE_DEVICES"] == "2"
+    assert "HIP_VISIBLE_DEVICES" not in child_environment({}, second, nodes=1), "in its container it is the only card, and card 0"
     no_uuid = replace(P106, id="0000:01:00.0", pci_address="0000:01:00.0", index=3)
     assert child_environment({}, no_uuid)["CUDA_VISIBLE_DEVICES"] == "3"
     for card in (replace(P106, id="card-0"), replace(RX580, id="card-1", pci_address=None)):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 
 from services.sizing.types import Card
 from services.worker.engines.order import LaunchError
@@ -24,13 +25,20 @@ _ALWAYS = {
 }
 
 
-def child_environment(parent: Mapping[str, str], card: Card) -> dict[str, str]:
-    """The clean environment of an engine on `card`. Raises LaunchError for a card that no program could find."""
-    return {**{name: parent[name] for name in _PASSED if name in parent}, **_ALWAYS, **visible_devices(card)}
+def child_environment(parent: Mapping[str, str], card: Card, nodes: int | None = None) -> dict[str, str]:
+    """The clean environment of an engine on `card`. `nodes`: how many render nodes are here (counted when None).
+    Raises LaunchError for a card that no program could find."""
+    passed = {name: parent[name] for name in _PASSED if name in parent}
+    return {**passed, **_ALWAYS, **visible_devices(card, _nodes() if nodes is None else nodes)}
 
 
-def visible_devices(card: Card) -> dict[str, str]:
-    """What makes the engine see this card only. By UUID or PCI address: indices shift when a riser dies."""
+def _nodes() -> int:
+    return len(list(Path("/dev/dri").glob("renderD*")))
+
+
+def visible_devices(card: Card, nodes: int) -> dict[str, str]:
+    """What makes the engine see this card only. By UUID or PCI address: indices shift when a riser dies. A container is given one render
+    node, and there ROCm counts that one card as 0 whatever its index on the host is: then no index is named."""
     if card.vendor == "nvidia":
         if card.id.startswith("GPU-"):
             return {"CUDA_VISIBLE_DEVICES": card.id}
@@ -42,6 +50,6 @@ def visible_devices(card: Card) -> dict[str, str]:
             raise LaunchError(f"the card {card.id} ({card.name}) was described, not detected; make the plan on the rig itself.")
         # Mesa's device-select layer (docs.mesa3d.org/envvars): this PCI address, and show no other device. ROCm counts from 0.
         address = card.pci_address.replace(":", "_").replace(".", "_")
-        rocm = {} if card.index is None else {"HIP_VISIBLE_DEVICES": str(card.index)}
+        rocm = {} if card.index is None or nodes == 1 else {"HIP_VISIBLE_DEVICES": str(card.index)}
         return {"DRI_PRIME": f"pci-{address}", "MESA_VK_DEVICE_SELECT_FORCE_DEFAULT_DEVICE": "1", **rocm}
     return {"CUDA_VISIBLE_DEVICES": ""}  # the simulated CPU card: a GPU that is there too is not used
