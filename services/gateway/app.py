@@ -18,6 +18,7 @@ from services.gateway.core import Gateway
 from services.gateway.json_response import error_response
 from services.gateway.outcome import Ending, Outcome
 from services.gateway.routes_admin import admin_routes
+from services.gateway.routes_dashboard import dashboard_routes
 from services.gateway.routes_openai import openai_routes
 from services.gateway.routes_ops import ops_routes
 from services.gateway.routes_usage import usage_routes
@@ -43,6 +44,7 @@ def make_app(gateway: Gateway) -> ASGIApp:
     app.include_router(ops_routes(gateway))
     app.include_router(usage_routes(gateway))
     app.include_router(admin_routes(gateway))
+    app.include_router(dashboard_routes(gateway))
     _answer_errors(app, gateway)
     return Border(app, allowed_hosts(gateway.settings.host))
 
@@ -87,5 +89,6 @@ def refused(request: Request, error: ApiError, gateway: Gateway) -> None:
     state = request.state
     outcome = Outcome(state.request_id, state.engine_request_id, request.url.path, now, getattr(state, "model_id", None))
     outcome.caller = getattr(state, "caller", None)
-    outcome.status, outcome.code, outcome.ending, outcome.ended_s = error.status, error.code, Ending.REFUSED, now
+    outcome.status, outcome.ended_s = error.status, now
+    gateway.ended_by(outcome, error, Ending.REFUSED)
     gateway.record(outcome)

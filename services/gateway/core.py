@@ -21,11 +21,12 @@ from services.gateway.engine_errors import SAID_BY_A_WELL_ENGINE, AttemptFailed
 from services.gateway.fits import FitBook
 from services.gateway.fleet import HEARD_S, Fleet
 from services.gateway.ledger import Ledger
-from services.gateway.logs import RequestLog, log_event
+from services.gateway.logs import RequestLog, log_event, utc_now
 from services.gateway.metrics import Metrics
 from services.gateway.once import Once
 from services.gateway.outcome import Ending, Outcome
 from services.gateway.pictures import Pictures
+from services.gateway.refusals import RefusalBook
 from services.gateway.request_ids import RequestIds
 from services.gateway.seated import LAST_WORDS_S
 from services.gateway.settings import Settings
@@ -77,6 +78,7 @@ class Gateway:
         cards = inputs.plan.cards if inputs.plan else ()
         self.throughput = Throughput(self.directory, cards, self.started_s)
         self.metrics = Metrics(self.directory, cards)
+        self.refusals = RefusalBook()
         self.ledger = Ledger(settings)
         self.metrics.registry.register(AccessCollector(self.ledger))
         self.pictures = Pictures(settings.limits.picture_bytes, settings.limits.picture_s, time.monotonic)
@@ -142,10 +144,16 @@ class Gateway:
                 backend.breaker.succeeded(now)
             backend.finished += outcome.ending is Ending.SERVED
             backend.failed += outcome.ending is Ending.FAILED
-            unit_s = outcome.unit_s
-            if unit_s is not None and unit_s > 0:
-                backend.lane.learn(unit_s)
+            measured = outcome.measured()
+            if measured is not None and backend.lane.measured(measured) and not backend.retired:
+                self.dispatcher.slots_grew(backend.model_id)
         self.request_log.add(outcome.log_line())
+
+    def ended_by(self, outcome: Outcome, error: ApiError, ending: Ending) -> None:
+        """A request ends with an error; a refusal is remembered with its reason."""
+        outcome.code, outcome.ending = error.code, ending
+        if ending is Ending.REFUSED:
+            self.refusals.add(outcome, error, utc_now())
 
     async def drain(self, grace_s: float) -> None:
         """Takes no more; what runs may end within `grace_s`; the rest is ended with an error."""

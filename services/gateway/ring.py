@@ -56,6 +56,15 @@ class Ring:
             return math.fsum(values[end - window_s : end])
         return math.fsum(values[:end]) + math.fsum(values[end - window_s :])
 
+    def buckets(self, bucket_s: int, count: int, now: float, column: int = 0) -> list[float]:
+        """Sums of `count` stretches of `bucket_s` seconds, oldest first; the last one ends where the current stretch begins, so that a sum,
+        once said, changes only by what ends later. Worked number: at 17.3 s, two stretches of 5 s are 5 to 9 and 10 to 14."""
+        self.row(now)
+        end = int(now) // bucket_s * bucket_s
+        values = self.slots[column :: self._columns]
+        begins = range(end - count * bucket_s, end, bucket_s)
+        return [math.fsum(values[second % HOUR_S] for second in range(begin, begin + bucket_s)) if begin >= 0 else 0.0 for begin in begins]
+
     def _advance(self, second: int) -> None:
         empty = array("d", bytes(8 * self._columns))
         for stale in range(max(self._last + 1, second - HOUR_S + 1), second + 1):

@@ -10,6 +10,7 @@ import asyncio
 import contextlib
 import time
 from abc import abstractmethod
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import orjson
@@ -19,7 +20,7 @@ from starlette.types import Receive, Scope, Send
 from services.gateway.backends import Backend
 from services.gateway.engine_errors import AttemptFailed
 from services.gateway.outcome import Ending, Outcome, Phase
-from services.gateway.scheduler import Need, Ticket
+from services.gateway.scheduler import Ticket
 from services.wire.errors import ApiError, InternalError
 from services.wire.sse import error_event
 
@@ -49,8 +50,8 @@ class SeatedResponse(Response):
         self._send: Send
 
     @abstractmethod
-    async def need(self) -> Need:
-        """What the request asks of a backend. Raises ApiError when none can hold it."""
+    async def ticket(self) -> Ticket:
+        """What the request asks of a backend, for whom and how urgently. Raises ApiError when none can hold it."""
 
     @abstractmethod
     async def attempt(self, backend: Backend) -> None:
@@ -104,7 +105,7 @@ class SeatedResponse(Response):
 
     async def _serve(self) -> None:
         """1. What does it need? 2. A seat, and an attempt. 3. One more on another backend, if nothing was sent and one could do better."""
-        ticket = Ticket(await self.need(), self.tried, key=self.outcome.key_id)  # 1
+        ticket = await self.ticket()  # 1
         self.outcome.phase = Phase.QUEUED
         asked_s = time.monotonic()
         for number in range(1 + len(self.tried), ATTEMPTS + 1):
@@ -112,14 +113,14 @@ class SeatedResponse(Response):
                 async with self.gateway.dispatcher.seat(self.served.id, ticket, self.queue_s, again=number > 1) as seat:  # 2
                     backend = self.gateway.fleet.backends[seat.lane.id]
                     outcome = self.outcome
-                    outcome.backend, outcome.attempts, outcome.seated_s = backend, number, seat.since_s
+                    outcome.backend, outcome.attempts, outcome.seated_s, outcome.level = backend, number, seat.since_s, seat.level
                     if outcome.queue_s is None:
                         outcome.queue_s = max(0.0, seat.since_s - asked_s)
                     await self.attempt(backend)
                     return
             except AttemptFailed as failure:
                 self.gateway.attempt_failed(backend, failure)
-                ticket = Ticket(ticket.need, ticket.avoid | {backend.id}, key=ticket.key)
+                ticket = replace(ticket, avoid=ticket.avoid | {backend.id})
                 if not failure.retry or number == ATTEMPTS or not self.served.queue.can_serve(ticket) or not self.gateway.may_retry():
                     raise failure.error from None  # 3
                 self.outcome.phase = Phase.QUEUED
@@ -156,9 +157,8 @@ class SeatedResponse(Response):
         """Before the first byte: the error as the answer. After it: one error event, and the connection is cut by returning unfinished,
         so that no client can take the rest for a whole answer."""
         outcome = self.outcome
-        outcome.code = error.code
-        if outcome.ending is not Ending.DRAINED:
-            outcome.ending = Ending.FAILED if outcome.attempts > 0 and error.status >= 500 else Ending.REFUSED
+        ending = Ending.FAILED if outcome.attempts > 0 and error.status >= 500 else Ending.REFUSED
+        self.gateway.ended_by(outcome, error, Ending.DRAINED if outcome.ending is Ending.DRAINED else ending)
         with contextlib.suppress(TimeoutError):  # a client that does not read gets no last words either
             async with asyncio.timeout(LAST_WORDS_S):
                 if self.started:

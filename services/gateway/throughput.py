@@ -121,6 +121,9 @@ class Throughput:
         elif outcome.backend is not None:
             self._series[outcome.backend.id].finished(outcome, now)
 
+    def series_of(self, backend: Backend) -> Series:
+        return self._series[backend.id]
+
     def report(self, window: str, now: float) -> dict[str, Any]:
         """The JSON of `GET /v1/throughput` for one of WINDOWS_S."""
         directory = self._directory
