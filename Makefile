@@ -50,7 +50,7 @@ reliability: install ## the fault scenarios on fake engines, write docs/reliabil
 
 N ?= 100000
 fuzz: install ## N=100000 random requests, bytes and fields: no 500, no traceback, no loop held up
-	@FUZZ_INPUTS=$(N) $(BIN)/pytest -q -n 2 tests/reliability/test_fuzz.py
+	@FUZZ_INPUTS=$(N) $(BIN)/pytest -q -n 2 tests/reliability/test_fuzz.py tests/reliability/test_fuzz_openapi.py
 
 MINUTES ?= 30
 soak: install ## MINUTES=30 of mixed traffic and faults: memory, descriptors and threads flat

@@ -31,6 +31,7 @@ class Audience(StrEnum):
 ROUTES: dict[tuple[str, str], Audience] = {
     ("GET", "/healthz"): Audience.ALL,
     ("GET", "/readyz"): Audience.ALL,
+    ("GET", "/openapi.json"): Audience.ANY_KEY,
     ("GET", "/metrics"): Audience.SCRAPER,
     ("POST", "/v1/chat/completions"): Audience.USER,
     ("POST", "/v1/completions"): Audience.USER,

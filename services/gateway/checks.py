@@ -1,16 +1,25 @@
-"""Checks of single values. Each takes the field's name and value and raises InvalidValue with a sentence that says what is allowed."""
+"""Checks of single values: `test` takes the field's name and value and raises InvalidValue with a sentence that says what is allowed;
+`schema` says the same as JSON Schema, for /openapi.json, as far as that can say it. One place, so that they can't come to differ."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import orjson
 
 from services.gateway.body import deeper_than
 from services.wire.errors import InvalidValue
 
-Check = Callable[[str, Any], None]
+Schema = dict[str, Any]
+
+
+class Check(NamedTuple):
+    test: Callable[[str, Any], None]
+    schema: Schema
+
+
+_JSON_TYPES: dict[type, str] = {dict: "object", list: "array"}
 
 
 def shown(value: Any) -> str:
@@ -33,7 +42,7 @@ def integer(low: int, high: int) -> Check:
         if type(value) is not int or not low <= value <= high:
             raise refuse(name, f"a whole number from {low} to {high}", value)
 
-    return check
+    return Check(check, {"type": "integer", "minimum": low, "maximum": high})
 
 
 def number(low: float, high: float, above: bool = False) -> Check:
@@ -43,12 +52,15 @@ def number(low: float, high: float, above: bool = False) -> Check:
         if type(value) not in (int, float) or not low <= value <= high or (above and value == low):
             raise refuse(name, f"a number {f'above {low:g} and at most' if above else f'from {low:g} to'} {high:g}", value)
 
-    return check
+    return Check(check, {"type": "number", "exclusiveMinimum" if above else "minimum": low, "maximum": high})
 
 
-def boolean(name: str, value: Any) -> None:
+def _boolean(name: str, value: Any) -> None:
     if type(value) is not bool:
         raise refuse(name, "true or false", value)
+
+
+boolean = Check(_boolean, {"type": "boolean"})
 
 
 def text(longest: int, empty: bool = True) -> Check:
@@ -58,7 +70,7 @@ def text(longest: int, empty: bool = True) -> Check:
         if len(value) > longest or (not value and not empty):
             raise InvalidValue(f"{name} must be {'0' if empty else '1'} to {longest} characters long; got {len(value)}.", param=name)
 
-    return check
+    return Check(check, {"type": "string", "minLength": 0 if empty else 1, "maxLength": longest})
 
 
 def one_of(*allowed: str) -> Check:
@@ -66,7 +78,7 @@ def one_of(*allowed: str) -> Check:
         if not isinstance(value, str) or value not in allowed:
             raise InvalidValue(f"{name} must be one of {', '.join(allowed)}.", param=name)
 
-    return check
+    return Check(check, {"type": "string", "enum": list(allowed)})
 
 
 def list_of(item: Check, most: int) -> Check:
@@ -76,21 +88,25 @@ def list_of(item: Check, most: int) -> Check:
         if len(value) > most:
             raise InvalidValue(f"{name} may have at most {most} entries; got {len(value)}.", param=name)
         for entry in value:
-            item(name, entry)
+            item.test(name, entry)
 
-    return check
+    return Check(check, {"type": "array", "items": item.schema, "maxItems": most})
 
 
 def either(kind: type, first: Check, second: Check) -> Check:
     """`first` when the value is of `kind`, else `second`."""
 
     def check(name: str, value: Any) -> None:
-        (first if isinstance(value, kind) else second)(name, value)
+        (first if isinstance(value, kind) else second).test(name, value)
 
-    return check
+    return Check(check, {"anyOf": [first.schema, second.schema]})
 
 
-def mapping(most: int, value_check: Check, key_ok: Callable[[str], bool] = lambda key: True, keys: str = "names") -> Check:
+def mapping(
+    most: int, value_check: Check, key_ok: Callable[[str], bool] = lambda key: True, keys: str = "names", key_schema: Schema | None = None
+) -> Check:
+    """`key_schema` says of the keys what `key_ok` decides."""
+
     def check(name: str, value: Any) -> None:
         if not isinstance(value, dict):
             raise refuse(name, "an object", value)
@@ -99,14 +115,18 @@ def mapping(most: int, value_check: Check, key_ok: Callable[[str], bool] = lambd
         for key, entry in value.items():
             if not key_ok(key):
                 raise InvalidValue(f"{name} has a key that is not allowed; its keys are {keys}.", param=name)
-            value_check(name, entry)
+            value_check.test(name, entry)
 
-    return check
+    said = {"propertyNames": key_schema} if key_schema else {}
+    return Check(check, {"type": "object", "additionalProperties": value_check.schema, "maxProperties": most} | said)
 
 
-def scalar(name: str, value: Any) -> None:
+def _scalar(name: str, value: Any) -> None:
     if isinstance(value, list | dict):
         raise refuse(name, "made of strings, numbers, true, false and null", value)
+
+
+scalar = Check(_scalar, {"type": ["string", "number", "boolean", "null"]})
 
 
 def schema(kinds: tuple[type, ...], most_bytes: int = 65536, most_entries: int = 1000, depth: int = 32) -> Check:
@@ -122,7 +142,7 @@ def schema(kinds: tuple[type, ...], most_bytes: int = 65536, most_entries: int =
         if _longest(value) > most_entries:
             raise InvalidValue(f"{name} holds a list or object of more than {most_entries} entries.", param=name)
 
-    return check
+    return Check(check, {"type": [_JSON_TYPES[kind] for kind in kinds]})
 
 
 def _longest(value: Any) -> int:

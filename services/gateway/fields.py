@@ -14,8 +14,9 @@ import re
 from typing import Any
 
 from services.gateway.body import shown_name
-from services.gateway.checks import Check, boolean, either, integer, list_of, mapping, number, one_of, scalar, schema, text
-from services.gateway.tools import check_tool_choice, check_tools
+from services.gateway.checks import Check, Schema, boolean, either, integer, list_of, mapping, number, one_of, scalar, schema, text
+from services.gateway.messages import MESSAGES
+from services.gateway.tools import TOOL_CHOICE, TOOLS
 from services.wire.errors import InvalidValue
 
 INT64 = 2**63
@@ -23,16 +24,19 @@ MAX_TOKENS = 2**20
 MAX_N = 8
 NAMED_IN_HEADER = 20
 
-_bias = mapping(300, number(-100, 100), lambda key: key.isascii() and key.isdigit() and len(key) <= 7, "token ids")
+_bias = mapping(300, number(-100, 100), lambda key: key.isascii() and key.isdigit() and len(key) <= 7, "token ids",
+                {"pattern": "^[0-9]{1,7}$"})
 _stop = either(str, text(1000), list_of(text(1000), 16))
 _token_ids = list_of(integer(0, 10**7), 1000)
-_template_arguments = mapping(32, scalar, lambda key: key not in ("chat_template", "tokenize", "return_tensors", "messages"),
-                              "variables of the chat template")
+_NO_VARIABLES = ("chat_template", "tokenize", "return_tensors", "messages")
+_template_arguments = mapping(32, scalar, lambda key: key not in _NO_VARIABLES, "variables of the chat template",
+                              {"not": {"enum": list(_NO_VARIABLES)}})
+_STREAM_OPTIONS = ("include_usage", "continuous_usage_stats")
 
 SAMPLING: dict[str, Check] = {
     "model": text(256, empty=False),
     "stream": boolean,
-    "stream_options": mapping(4, boolean, lambda key: key in ("include_usage", "continuous_usage_stats"), "include_usage"),
+    "stream_options": mapping(4, boolean, lambda key: key in _STREAM_OPTIONS, "include_usage", {"enum": list(_STREAM_OPTIONS)}),
     "max_tokens": integer(1, MAX_TOKENS),
     "n": integer(1, MAX_N),
     "temperature": number(0, 2),
@@ -73,12 +77,12 @@ SAMPLING: dict[str, Check] = {
 }
 
 CHAT: dict[str, Check] = SAMPLING | {
-    "messages": lambda name, value: None,  # looked into by messages.py
+    "messages": Check(lambda name, value: None, MESSAGES),  # looked into by messages.py
     "max_completion_tokens": integer(1, MAX_TOKENS),
     "logprobs": boolean,
     "top_logprobs": integer(0, 20),
-    "tools": check_tools,
-    "tool_choice": check_tool_choice,
+    "tools": TOOLS,
+    "tool_choice": TOOL_CHOICE,
     "parallel_tool_calls": boolean,
     "reasoning_effort": one_of("none", "minimal", "low", "medium", "high", "xhigh", "max"),
     "include_reasoning": boolean,
@@ -89,8 +93,13 @@ CHAT: dict[str, Check] = SAMPLING | {
     "return_prompt_text": boolean,
 }
 
+_TOKENS: Schema = {"type": "array", "items": {"type": "integer", "minimum": 0, "maximum": 10**7 - 1}, "minItems": 1}
+_PROMPT: Schema = {"anyOf": [
+    {"type": "string", "minLength": 1}, {"type": "array", "items": {"type": "string", "minLength": 1}, "minItems": 1, "maxItems": 64},
+    _TOKENS, {"type": "array", "items": _TOKENS, "minItems": 1, "maxItems": 64},
+]}  # fmt: skip
 COMPLETION: dict[str, Check] = SAMPLING | {
-    "prompt": lambda name, value: None,  # looked into by text_request.py
+    "prompt": Check(lambda name, value: None, _PROMPT),  # looked into by text_request.py
     "suffix": text(2**20),
     "logprobs": integer(0, 20),
 }
@@ -132,7 +141,7 @@ def check_fields(body: dict[str, Any], table: dict[str, Check]) -> tuple[str, ..
         check = table.get(name)
         if check is not None:  # 1
             if value is not None:
-                check(name, value)
+                check.test(name, value)
         elif name in REFUSED or _LIKE_AN_ADDRESS.search(name):  # 2
             said = shown_name(name)
             raise InvalidValue(f"{said} {REFUSED.get(name, _ADDRESS)}; leave it out.", param=said)

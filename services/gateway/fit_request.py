@@ -76,7 +76,7 @@ def read_fit_request(raw: bytes) -> FitRequest:
             known = ", ".join(FIELDS)
             raise InvalidValue(f"{shown_name(name)} is not a field of this route; the fields are {known}.", param=shown_name(name))
         if value is not None:
-            check(name, value)
+            check.test(name, value)
     if body.get("model") is None:
         raise InvalidValue("model is required.", param="model")
     engine = body.get("engine")

@@ -30,16 +30,16 @@ def _lora(name: str, value: Any) -> None:
         )
 
 
-def _looked_into_later(name: str, value: Any) -> None:
-    """image_upload.py reads pictures."""
-
+# image_upload.py looks into them.
+_PICTURE = {"type": "object", "required": ["image_url"], "properties": {"image_url": {
+    "type": "string", "description": "The picture itself as a data URL: data:image/png;base64,... (or jpeg, webp)."}}}
 
 IMAGE: dict[str, Check] = {
     "model": text(256, empty=False),
     "prompt": text(MAX_PROMPT_CHARS, empty=False),
     "negative_prompt": text(MAX_PROMPT_CHARS),
     "n": integer(1, MAX_IMAGES),
-    "size": text(32, empty=False),
+    "size": Check(text(32, empty=False).test, {"type": "string", "pattern": "^([0-9]{1,6}x[0-9]{1,6}|auto)$"}),
     "response_format": one_of("b64_json", "url"),
     "output_format": one_of(*FORMATS),
     "output_compression": integer(0, 100),
@@ -49,13 +49,13 @@ IMAGE: dict[str, Check] = {
     "seed": integer(0, SEED_VALUES - 1),
     "guidance_scale": number(0, MAX_GUIDANCE_SCALE),
     "scheduler": one_of(*SCHEDULERS),
-    "lora": _lora,
+    "lora": Check(_lora, {"type": "string", "pattern": f"^{LORA.pattern}$"}),
     "lora_scale": number(0, MAX_LORA_SCALE),
     "user": text(1000),
 }
 EDIT: dict[str, Check] = IMAGE | {
-    "images": _looked_into_later,
-    "mask": _looked_into_later,
+    "images": Check(lambda name, value: None, {"type": "array", "items": _PICTURE, "minItems": 1, "maxItems": 1}),
+    "mask": Check(lambda name, value: None, _PICTURE),
     "strength": number(0, 1, above=True),
 }
 # What a form, which knows text only, means by it.

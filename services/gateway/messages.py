@@ -12,6 +12,19 @@ MAX_MESSAGES = 10_000
 TEXT_PART_KEYS = {"type", "text", "cache_control"}
 MEDIA_PARTS = ("input_audio", "input_image", "audio_url", "video_url", "file", "image", "video", "image_embeds",
                "audio_embeds", "image_pil")
+_PARTS = {"type": "array", "minItems": 1, "items": {"type": "object", "required": ["type"], "properties": {
+    "type": {"enum": ["text", "refusal", "image_url"]}, "text": {"type": "string"},
+    "image_url": {"description": "A data: URL of a PNG, JPEG or WebP picture, or an object with it as url; nothing is fetched."},
+}}}  # fmt: skip
+# What check_messages looks for, as JSON Schema can say it.
+MESSAGES: dict[str, Any] = {"type": "array", "minItems": 1, "maxItems": MAX_MESSAGES, "items": {
+    "type": "object", "required": ["role"], "properties": {
+        "role": {"type": "string", "enum": list(ROLES)},
+        "content": {"anyOf": [{"type": "string"}, _PARTS, {"type": "null"}]},
+        "name": {"type": ["string", "null"]}, "tool_call_id": {"type": ["string", "null"]},
+        "tool_calls": {"anyOf": [{"type": "array", "items": {"type": "object"}}, {"type": "null"}]},
+    },
+}}  # fmt: skip
 
 
 def check_messages(value: Any) -> int:

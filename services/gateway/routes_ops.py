@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from typing import Any
 
@@ -16,6 +17,7 @@ from services.gateway.door import Mode
 from services.gateway.fit_request import read_fit_request
 from services.gateway.fits import reports_json
 from services.gateway.json_response import error_response, json_response
+from services.gateway.openapi import document
 from services.gateway.settings import WINDOWS_S
 from services.sizing.planfile import to_json
 from services.wire.errors import InvalidValue, ModelNotFound, NoAvailableWorker
@@ -43,6 +45,11 @@ def ops_routes(gateway: Gateway) -> APIRouter:
     async def fit(request: Request) -> Response:
         raw = await read_body(request, gateway.settings.limits.body_bytes, gateway.settings.deadlines.body_s)
         return json_response(await fit_json(gateway, raw))
+
+    @router.get("/openapi.json")
+    async def openapi() -> Response:
+        # In a thread the first time: it takes as long as the loop may be held up.
+        return Response(await asyncio.to_thread(document), media_type="application/json")
 
     @router.get("/metrics")
     async def metrics() -> Response:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import Any
 
-from services.gateway.checks import refuse, schema, shown
+from services.gateway.checks import Check, refuse, schema, shown
 from services.wire.errors import InvalidValue
 
 MODES = ("none", "auto", "required")
@@ -14,9 +14,9 @@ _bounded_tools = schema((list,), most_bytes=2**20)
 _bounded_choice = schema((dict,))
 
 
-def check_tools(name: str, value: Any) -> None:
+def _check_tools(name: str, value: Any) -> None:
     """A list of {"type": "function", "function": {"name": ..., "parameters": {...}}}. Raises InvalidValue with the place as param."""
-    _bounded_tools(name, value)
+    _bounded_tools.test(name, value)
     for index, tool in enumerate(value):
         place = f"{name}[{index}]"
         if not isinstance(tool, dict) or tool.get("type") != "function":
@@ -31,10 +31,10 @@ def check_tools(name: str, value: Any) -> None:
                 raise refuse(f"{place}.function.{part}", said, function[part])
 
 
-def check_tool_choice(name: str, value: Any) -> None:
+def _check_tool_choice(name: str, value: Any) -> None:
     """One of the modes, or {"type": "function", "function": {"name": ...}}. Whether there is such a tool: check_choice."""
     if isinstance(value, dict):
-        _bounded_choice(name, value)
+        _bounded_choice.test(name, value)
         function = value.get("function")
         if value.get("type") == "function" and isinstance(function, dict) and _is_name(function.get("name")):
             return
@@ -42,6 +42,23 @@ def check_tool_choice(name: str, value: Any) -> None:
         return
     raise InvalidValue(f'{name} must be {", ".join(MODES)} or {{"type": "function", "function": {{"name": ...}}}}; got {shown(value)}.',
                        param=name)
+
+
+_NAMED = {"type": "string", "pattern": f"^{_NAME.pattern}$"}
+TOOLS = Check(_check_tools, {"type": "array", "maxItems": 1000, "items": {
+    "type": "object", "required": ["type", "function"], "properties": {
+        "type": {"const": "function"},
+        "function": {"type": "object", "required": ["name"], "properties": {
+            "name": _NAMED, "parameters": {"type": ["object", "null"]}, "description": {"type": ["string", "null"]},
+            "strict": {"type": ["boolean", "null"]},
+        }},
+    },
+}})  # fmt: skip
+TOOL_CHOICE = Check(_check_tool_choice, {"anyOf": [{"type": "string", "enum": list(MODES)}, {
+    "type": "object", "required": ["type", "function"], "properties": {
+        "type": {"const": "function"}, "function": {"type": "object", "required": ["name"], "properties": {"name": _NAMED}},
+    },
+}]})  # fmt: skip
 
 
 def check_choice(body: dict[str, Any]) -> None:

@@ -180,6 +180,12 @@ class Rig:
 
 
 def start_rig(folder: Path, *more: str) -> Rig:
+    flags, engines = start_engines(folder)
+    return Rig(start_gateway(folder, *flags, *more), engines)
+
+
+def start_engines(folder: Path) -> tuple[tuple[str, ...], dict[str, FakeEngineProcess]]:
+    """The engines of the plan, and what a gateway must be told about them."""
     plan = rig_plan()
     (folder / "plan.yaml").write_text(dump_plan(plan))
     flavours = {Engine.VLLM: "vllm", Engine.LLAMACPP: "llama.cpp", Engine.DIFFUSERS: "diffusers"}
@@ -192,5 +198,4 @@ def start_rig(folder: Path, *more: str) -> Rig:
         engines[place.id] = engine
         endpoints.append({"placement_id": place.id, "worker_url": engine.url, "engine_url": engine.url, "token_file": str(token)})
     (folder / "endpoints.json").write_text(json.dumps({"endpoints": endpoints}))
-    gateway = start_gateway(folder, "--plan", str(folder / "plan.yaml"), "--endpoints", str(folder / "endpoints.json"), *more)
-    return Rig(gateway, engines)
+    return ("--plan", str(folder / "plan.yaml"), "--endpoints", str(folder / "endpoints.json")), engines

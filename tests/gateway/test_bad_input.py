@@ -150,7 +150,7 @@ def test_deep_nesting_in_a_field(gateway: GatewayProcess):
 
 @pytest.mark.parametrize("path", ["/", "/v1", "/v1/", "/v1/chat", "/v1/chat/completions/", "//v1/chat/completions", "/v1/embeddings",
 "/tokenize",
-                                  "/invocations", "/pause", "/slots", "/docs", "/openapi.json", "/v1/images/files/../../etc/passwd",
+                                  "/invocations", "/pause", "/slots", "/docs", "/redoc", "/v1/images/files/../../etc/passwd",
                                   "/v1/images/files/x.png", "/status", "/restart", "/v1/%2e%2e/metrics"])
 def test_unknown_routes(gateway: GatewayProcess, path):
     for method in ("GET", "POST"):
