@@ -13,7 +13,8 @@ from tests.compose.running_stack import RunningStack
 from tests.compose.steady_client import SteadyClient, streams_on_each
 
 pytestmark = pytest.mark.compose
-# Takes memory until the kernel ends a process of this container (which is part of the time until it is noticed). The engine has been marked as the first to go: it is the one that grows.
+# Takes memory until the kernel ends a process of this container, which is part of the time until that is noticed. The engine has been
+# marked as the first to go: it is the one that grows.
 EAT = "import sys; open(f'/proc/{sys.argv[1]}/oom_score_adj', 'w').write('1000'); kept = []\nwhile True: kept.append(b'x' * 2**24)"
 
 
