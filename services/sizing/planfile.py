@@ -184,11 +184,13 @@ def _refuse_unknown(raw: Any, known: Any, name: str, place: str) -> None:
 
 
 def _check(plan: Plan, name: str) -> None:
-    """What types can't say: ids are unique, every placement has a card, and the bills of one card add up to no more than it has."""
+    """What types can't say: ids are unique, every placement has a card, and the bills of one card add up to no more than it has: those
+    that always stay, and the largest of those on demand."""
     cards = {card.id: card for card in plan.cards}
     if len(cards) != len(plan.cards):
         raise PlanFileError(name, "cards", "two cards have the same id.")
     used: Counter[str] = Counter()
+    largest: Counter[str] = Counter()
     seen: set[str] = set()
     for index, placement in enumerate(plan.placements):
         place = f"placements[{index}]"
@@ -205,8 +207,11 @@ def _check(plan: Plan, name: str) -> None:
         if bill is not None:
             if any(size < 0 for size in dataclasses.asdict(bill).values()):
                 raise PlanFileError(name, f"{place}.report.bill", "has a negative line.")
-            used[placement.card_id] += bill.total_bytes
-    for card_id, total in used.items():
+            if placement.on_demand:
+                largest[placement.card_id] = max(largest[placement.card_id], bill.total_bytes)
+            else:
+                used[placement.card_id] += bill.total_bytes
+    for card_id, total in (used + largest).items():
         if total > cards[card_id].total_bytes:
             have = gib(cards[card_id].total_bytes)
             raise PlanFileError(name, "placements", f"the bills on card {card_id} add up to {gib(total)}, but it has {have}.")

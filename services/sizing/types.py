@@ -435,7 +435,10 @@ class FitReport:
 
 @dataclass(frozen=True, slots=True)
 class Placement:
-    """One engine process on one card. Several may share a card when their bills add up to no more than its budget."""
+    """One engine process on one card. Several may share a card when their bills add up to no more than its budget.
+
+    `on_demand`: it is loaded when somebody asks for it and may be unloaded for another; its bill must fit beside those that always stay.
+    """
 
     id: str
     card_id: str
@@ -444,6 +447,7 @@ class Placement:
     choice: EngineChoice
     workload: Workload
     report: FitReport
+    on_demand: bool = False
 
 
 @dataclass(frozen=True, slots=True)

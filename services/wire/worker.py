@@ -5,8 +5,11 @@ asking for `Authorization: Bearer <token>`:
 
   GET /status  -> 200 and the JSON form of WorkerStatus, whatever state the engine is in
   POST /restart -> 202, the engine is stopped and started again
+  POST /load    -> 202, an engine that is not loaded is started; no-op when it is
+  POST /unload  -> 202, its running requests may end, then the engine is stopped and its memory free: `unloaded`, until the next /load
   POST /check   -> 202, a ready engine is given one small request; when it does not answer and no token moves, it is restarted
-  GET /readyz   -> 200 {"state": "ready"}, else 503 with its state; no token: the health check of a container has none
+  GET /readyz   -> 200 {"state": "ready"} (or "unloaded", where nothing is amiss), else 503 with its state; no token: the health
+                   check of a container has none
 
 Requests for the model never pass through the worker: the gateway talks to the engine's own port with the same token.
 """
@@ -19,7 +22,8 @@ from typing import Any
 
 
 class WorkerState(StrEnum):
-    """starting -> loading -> warming -> ready; a dead or hung engine goes ready -> restarting -> loading ..."""
+    """starting -> loading -> warming -> ready; a dead or hung engine goes ready -> restarting -> loading ...; an engine that is told to
+    unload goes draining -> unloaded, and begins again at its next load."""
 
     STARTING = "starting"
     LOADING = "loading"
@@ -28,6 +32,7 @@ class WorkerState(StrEnum):
     RESTARTING = "restarting"
     DRAINING = "draining"
     FAILED = "failed"
+    UNLOADED = "unloaded"
     UNREACHABLE = "unreachable"  # said by the gateway, never by the worker itself
 
 

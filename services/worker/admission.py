@@ -27,8 +27,12 @@ def measure(plan: Plan, placement: Placement, card: Card) -> Free:
 
 
 def simulated_free(plan: Plan, placement: Placement, card: Card, available_bytes: int | None) -> Free:
-    """The budget less the bills of the other placements on the card, and no more than the host's available RAM."""
-    others = [p.report.bill.total_bytes for p in plan.placements if p.card_id == card.id and p.id != placement.id and p.report.bill]
+    """The budget less the bills of the other placements that always stay on the card, and no more than the host's available RAM. Those on
+    demand are not counted: the gateway has them unloaded where there is no room for both."""
+    others = [
+        p.report.bill.total_bytes for p in plan.placements
+        if p.card_id == card.id and p.id != placement.id and p.report.bill and not p.on_demand
+    ]  # fmt: skip
     left_bytes = card.total_bytes - sum(others)
     if available_bytes is not None and available_bytes < left_bytes:
         return Free(available_bytes, None, "available RAM of this host")

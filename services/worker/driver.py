@@ -5,10 +5,9 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
-import socket
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 from datetime import UTC, datetime
 
 from services.calibration.record import Observation
@@ -18,12 +17,14 @@ from services.hardware.telemetry import Meter
 from services.sizing.types import Plan
 from services.wire.worker import WorkerState, WorkerStatus
 from services.worker import admission, lifecycle, observed
+from services.worker.before_start import port_taken, write_private
 from services.worker.card_care import CardCare
 from services.worker.card_state import CardView
+from services.worker.draining import Over, until_idle
 from services.worker.enginelog import EngineLog
 from services.worker.engines import launch as launch_of
 from services.worker.engines.environment import child_environment
-from services.worker.engines.order import Launch, LaunchError, Order, PrivateFile
+from services.worker.engines.order import Launch, LaunchError, Order
 from services.worker.failure import is_out_of_memory, why_it_ended
 from services.worker.gauge import Gauge
 from services.worker.lifecycle import Life
@@ -32,22 +33,8 @@ from services.worker.probe import EngineHttp
 from services.worker.process import EngineProcess
 from services.worker.questions import Questions
 from services.worker.smaller import in_words, smaller
+from services.worker.timing import Timing
 from services.worker.trial import trial
-
-
-@dataclass(frozen=True, slots=True)
-class Timing:
-    """How often the driver looks, in seconds."""
-
-    poll_s: float = 0.1  # while loading
-    slow_poll_s: float = 0.5  # after the first ten seconds of loading
-    probe_s: float = 5.0  # once ready
-    probe_timeout_s: float = 10.0
-    check_timeout_s: float = 30.0  # for one small request of an engine that is in doubt
-    sample_s: float = 1.0  # memory, while loading; at every fifth of it once ready
-    lock_s: float = 0.25  # whether the load lock is free
-    telemetry_s: float = 1.0
-    drain_s: float = 0.5  # how many requests still run, while draining
 
 
 class Driver:
@@ -84,6 +71,8 @@ class Driver:
         self._care = CardCare(meter, self._on_card, every_s=self._timing.telemetry_s)
         self._measured: Observation | None = None
         self._stopping = False
+        self._resting = order.placement.on_demand
+        self._unloading: asyncio.Task[None] | None = None
         self._draining: asyncio.Task[None] | None = None
         self._process: EngineProcess | None = None
         self._gauge: Gauge | None = None
@@ -138,21 +127,46 @@ class Driver:
         self._draining = asyncio.create_task(self._drain(limit_s))
 
     async def _drain(self, limit_s: float) -> None:
-        begun, idle_looks, running = time.monotonic(), 0, None
-        while not self._stopping and not lifecycle.is_drained(idle_looks, time.monotonic() - begun, limit_s):
-            left_s = limit_s - (time.monotonic() - begun)
-            running = await self._questions.in_flight(min(left_s, self._timing.probe_timeout_s))
-            idle_looks = idle_looks + 1 if running == 0 else 0
-            await asyncio.sleep(min(self._timing.drain_s, max(0.0, limit_s - (time.monotonic() - begun))))
+        await self._until_idle(lifecycle.is_drained, limit_s)
         if not self._stopping:
-            what = "no request runs" if running == 0 else f"{'an unknown number of' if running is None else running} request(s) cut off"
-            self._say(f"{self._order.placement.id}: drained for {time.monotonic() - begun:.1f} s, {what}")
             self.stop()
+
+    async def _until_idle(self, over: Over, limit_s: float) -> None:
+        said = await until_idle(self._questions, self._timing, over, limit_s, lambda: self._stopping)
+        if not self._stopping:
+            self._say(f"{self._order.placement.id}: {said}")
+
+    def load(self) -> None:
+        """Start the engine, if it is not loaded or was given up."""
+        if self._resting and not self._stopping and self._draining is None:
+            self._resting = False
+            self._turn(lifecycle.asked_to_load(self.life, time.monotonic()))
+            self._interrupt.set()
+        elif self.life.state is WorkerState.FAILED:
+            self.restart()
+
+    def unload(self) -> None:
+        """Let the requests that run end, then stop the engine and wait for a `load`. No-op while that goes on."""
+        if self._resting or self._stopping or self._draining is not None or self._unloading is not None:
+            return
+        was_ready = self.life.state is WorkerState.READY
+        self._turn(lifecycle.told_to_unload(self.life, time.monotonic()))
+        self._unloading = asyncio.create_task(self._unload(lifecycle.UNLOAD_LIMIT_S if was_ready else 0.0))
+
+    async def _unload(self, limit_s: float) -> None:
+        await self._until_idle(lifecycle.is_idle, limit_s)
+        self._resting, self._unloading = True, None
+        self._interrupt.set()
+
+    async def _rest(self) -> None:
+        """Nothing is loaded until somebody asks."""
+        self._turn(lifecycle.unloaded(self.life, time.monotonic()))
+        await self._interrupt.wait()
 
     def restart(self) -> None:
         """Stop the engine, if there is one, and start it again at once, also after it was given up."""
         if not self._stopping and self._draining is None:
-            self._order, self._smaller = replace(self._order, placement=self._planned), None
+            self._order, self._smaller, self._resting = replace(self._order, placement=self._planned), None, False
             self._turn(lifecycle.asked_to_restart(self.life, time.monotonic()))
             self._interrupt.set()
 
@@ -171,6 +185,9 @@ class Driver:
     async def _run(self, until_failed: bool) -> None:
         while not self._stopping and not (until_failed and self.life.state is WorkerState.FAILED):
             self._interrupt.clear()
+            if self._resting:
+                await self._rest()
+                continue
             try:
                 if await self._may_load():
                     await self._one_start()
@@ -180,8 +197,9 @@ class Driver:
                 self.stop()
             elif not self._interrupt.is_set() and not (until_failed and self.life.state is WorkerState.FAILED):
                 await self._pause()
-        if self._draining is not None:
-            self._draining.cancel()
+        for task in (self._draining, self._unloading):
+            if task is not None:
+                task.cancel()
 
     async def _may_load(self) -> bool:
         """Waits while another worker of this host loads its model; False when interrupted. A lock that can't be had is no reason to
@@ -220,7 +238,7 @@ class Driver:
         process = None
         try:
             for file in launch.files:
-                _write_private(file)
+                write_private(file)
             self._log.new_start(f"start {self.life.starts + 1} of {self._order.placement.id}")
             env = child_environment(os.environ, self._order.card) | launch.env
             process = EngineProcess(launch.argv, env, launch.cwd, self._log, launch.stop_grace_s)
@@ -253,7 +271,7 @@ class Driver:
             if refused:  # once it has been ready, the missing memory may only be what the dead engine has not given back yet
                 self._turn(lifecycle.ended(self.life, now, refused, hopeless=not self.life.was_ready))
                 return None
-            if _port_taken(self._order.engine_host, self._order.engine_port):
+            if port_taken(self._order.engine_host, self._order.engine_port):
                 self._turn(lifecycle.ended(self.life, now, f"the engine's port {self._order.engine_port} is in use by another program"))
                 return None
             return self._launcher(replace(self._order, free_bytes=free.free_bytes))
@@ -380,19 +398,3 @@ class Driver:
         if (life.state, life.reason) != (self.life.state, self.life.reason):
             self._say(f"{self._order.placement.id}: {life.state.value}{f': {life.reason}' if life.reason else ''}")
         self.life = life
-
-
-def _write_private(file: PrivateFile) -> None:
-    file.path.unlink(missing_ok=True)
-    with os.fdopen(os.open(file.path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w", encoding="utf8") as out:
-        out.write(file.text)
-
-
-def _port_taken(host: str, port: int) -> bool:
-    with socket.socket() as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # a port in TIME_WAIT is free, as it is for the engines
-        try:
-            probe.bind((host, port))
-        except OSError:
-            return True
-    return False

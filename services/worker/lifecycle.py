@@ -2,6 +2,7 @@
 
     starting -> loading -> warming -> ready -> restarting -> loading ...
     any of them -> failed (given up), -> draining (told to stop); before loading perhaps starting again: another model loads
+    a placement on demand: unloaded -> starting ..., any of them -> draining -> unloaded (told to unload)
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ STEADY_S = 60.0  # this long ready, and the next failure counts as the first
 STARTS_BEFORE_GIVING_UP = 3  # of an engine that has never been ready: a flag or a file is wrong, time won't mend it
 MISSES_BEFORE_HUNG = 3  # a busy engine may miss a probe or two; shorter patience restarted healthy ones in the wild
 WAITING = "waiting for another model to load"
+UNLOAD_LIMIT_S = 600.0  # the gateway gives up a request after as long (settings.Deadlines.total_s)
 DRAIN_LEAST_S = 2.5  # a gateway polls every second and may miss one poll: until then it still sends requests
 IDLE_LOOKS = 2  # an answer may still be on its way when the engine's own count is 0 for the first time
 LEAST_START_S = 300.0  # on CPU; a cold disk and a small CPU are slow, not broken
@@ -112,6 +114,26 @@ def told_to_stop(life: Life, now: float) -> Life:
 
 def told_to_drain(life: Life, now: float, limit_s: float) -> Life:
     return _to(life, WorkerState.DRAINING, now, f"stopping: requests that run may end within {limit_s:g} s, new ones are not sent here")
+
+
+def unloaded(life: Life, now: float) -> Life:
+    """Its memory is free. What comes next is a first start: restarts and failures count from there."""
+    return _to(life, WorkerState.UNLOADED, now, "not loaded; a request for it, or POST /load, loads it", starts=0, failures=0, misses=0,
+               retry_at_s=None)  # fmt: skip
+
+
+def asked_to_load(life: Life, now: float) -> Life:
+    return _to(life, WorkerState.STARTING, now, "checking the card before the start", retry_at_s=None)
+
+
+def told_to_unload(life: Life, now: float) -> Life:
+    return _to(life, WorkerState.DRAINING, now, "unloading: requests that run may end, new ones are not sent here")
+
+
+def is_idle(idle_looks: int, for_s: float, limit_s: float) -> bool:
+    """May an engine that is to be unloaded be stopped? It had no request in two looks in a row, or the limit has passed. Who told it to
+    unload has stopped sending before."""
+    return idle_looks >= IDLE_LOOKS or for_s >= limit_s
 
 
 def is_drained(idle_looks: int, for_s: float, limit_s: float) -> bool:

@@ -1,4 +1,5 @@
-"""The worker's own small port: GET /status, POST /restart and POST /check for whoever has the placement's token (services/wire/worker.py).
+"""The worker's own small port, for whoever has the placement's token: GET /status, POST /restart, /load, /unload and /check
+(services/wire/worker.py).
 
 GET /readyz needs none: it says one word, the state, to a container's or orchestrator's health check, which has no token to show.
 """
@@ -21,7 +22,7 @@ from services.wire.worker import WorkerState, WorkerStatus
 Message = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
-METHODS = {"/status": "GET", "/restart": "POST", "/check": "POST"}
+METHODS = {"/status": "GET", "/restart": "POST", "/load": "POST", "/unload": "POST", "/check": "POST"}
 
 
 class Engine(Protocol):
@@ -29,6 +30,8 @@ class Engine(Protocol):
 
     def status(self) -> WorkerStatus: ...
     def restart(self) -> None: ...
+    def load(self) -> None: ...
+    def unload(self) -> None: ...
     def check(self) -> None: ...
 
 
@@ -56,22 +59,21 @@ class StatusApp:
     def _answer(self, scope: Message) -> tuple[int, Any]:
         if scope["path"] == "/readyz" and scope["method"] in ("GET", "HEAD"):
             state = self._engine.status().state
-            return 200 if state is WorkerState.READY else 503, {"state": state.value}
+            return 200 if state in (WorkerState.READY, WorkerState.UNLOADED) else 503, {"state": state.value}
         given = next((value for name, value in scope["headers"] if name == b"authorization"), b"")
         if not hmac.compare_digest(given, self._authorization):
             raise InvalidApiKey("this port needs the placement's token: Authorization: Bearer <token>")
         allowed = METHODS.get(scope["path"])
         if allowed is None:
-            raise RouteNotFound("there is no such route here; a worker answers GET /status, POST /restart and POST /check")
+            raise RouteNotFound("there is no such route here; a worker answers GET /status, POST /restart, /load, /unload, /check")
         if scope["method"] != allowed:
             raise MethodNotAllowed(f"{scope['path']} answers {allowed}")
-        if scope["path"] == "/restart":
-            self._engine.restart()
-            return 202, {"state": self._engine.status().state.value}
-        if scope["path"] == "/check":
-            self._engine.check()
-            return 202, {"state": self._engine.status().state.value}
-        return 200, asdict(self._engine.status())
+        engine = self._engine
+        orders = {"/restart": engine.restart, "/load": engine.load, "/unload": engine.unload, "/check": engine.check}
+        if scope["path"] in orders:
+            orders[scope["path"]]()
+            return 202, {"state": engine.status().state.value}
+        return 200, asdict(engine.status())
 
 
 class StatusServer(uvicorn.Server):
