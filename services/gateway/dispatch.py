@@ -54,7 +54,7 @@ class Dispatcher:
         try:
             async with asyncio.timeout(limit_s):
                 return await future
-        except BaseException as error:
+        except BaseException as error:  # whatever ends the wait, a cancellation too, must give the place back; it is raised again
             queue.cancel(ticket)
             if future.done() and not future.cancelled() and future.exception() is None:
                 # The seat came in the same moment as the end of the wait: nobody else would give it back.

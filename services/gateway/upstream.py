@@ -311,7 +311,7 @@ class Upstream:
         self.unanswered.add(exchange)
         try:
             await exchange.head()
-        except BaseException:
+        except BaseException:  # whatever ended it, a cancellation too, nobody else would close the connection; it is raised again
             exchange.close()
             raise
         finally:
