@@ -41,7 +41,7 @@ class Rigserve(click.Group):
             return super().invoke(ctx)
         except (click.ClickException, click.exceptions.Exit, click.Abort):
             raise
-        except Exception as error:  # the process's border: our errors become sentences, and naming them before one came would import every room
+        except Exception as error:  # the process's border: to name our errors before one came would import every room; others go on
             from services.cli.errors import INPUT_ERRORS, KNOWN_ERRORS, InputError
 
             if isinstance(error, INPUT_ERRORS):

@@ -56,6 +56,14 @@ ROUTES: dict[tuple[str, str], Audience] = {
     ("DELETE", "/admin/keys/{key_id}"): Audience.ADMIN,
     ("GET", "/admin/audit"): Audience.ADMIN,
 }
+
+
+def methods_of(path: str) -> list[str]:
+    """What the Allow header of a 405 names."""
+    methods = {method for method, of_path in ROUTES if of_path == path}
+    return sorted(methods | ({"HEAD"} if "GET" in methods else set()))
+
+
 NO_ADMIN = "This route needs an admin key; the first one is made with `rigserve keys create NAME --role admin`."
 
 

@@ -11,7 +11,7 @@ from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp
 
-from services.gateway.access import Guard
+from services.gateway.access import Guard, methods_of
 from services.gateway.body import ClientGone
 from services.gateway.border import Border, allowed_hosts
 from services.gateway.core import Gateway
@@ -60,7 +60,7 @@ def _answer_errors(app: FastAPI, gateway: Gateway) -> None:
         assert isinstance(error, HTTPException)
         if error.status_code == 405:
             answer = error_response(MethodNotAllowed(f"{request.method[:16]} is not a method of this route."))
-            answer.headers["allow"] = (error.headers or {}).get("Allow", "").replace("GET", "GET, HEAD")
+            answer.headers["allow"] = ", ".join(methods_of(request.scope["route"].path))
             return answer
         if error.status_code == 404:
             return error_response(RouteNotFound("There is no such route; the OpenAI routes are under /v1."))

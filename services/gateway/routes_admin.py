@@ -11,7 +11,7 @@ from fastapi import APIRouter, Request, Response
 from services.gateway.body import parse_object, read_body
 from services.gateway.core import Gateway
 from services.gateway.json_response import json_response
-from services.keys.key import Key
+from services.keys.key import Key, Role
 from services.keys.store import AuditRow, KeyStore, NoSuchKey
 from services.keys.wish import Wish, WishError, life_of, limits_of, models_of, name_of, role_of
 from services.wire.errors import InvalidValue, RouteNotFound
@@ -73,8 +73,9 @@ def actor(request: Request) -> str:
 
 def read_wish(asked: dict[str, Any]) -> Wish:
     """Raises InvalidValue with param."""
+    role = Role.USER if asked.get("role") is None else asked["role"]
     return _checked(lambda: Wish(
-        name_of(asked.get("name")), role_of(asked.get("role") or "user"), models_of(asked.get("models")), limits_of(asked.get("limits")),
+        name_of(asked.get("name")), role_of(role), models_of(asked.get("models")), limits_of(asked.get("limits")),
         life_of(asked.get("expires_in_s")),
     ))  # fmt: skip
 

@@ -39,17 +39,17 @@ def usage_routes(gateway: Gateway) -> APIRouter:
 
 
 def asked_of(query: Any, caller: Caller) -> Asked:
-    """Raises InvalidValue. 1. Days and format in order. 2. A user key, or nobody: its own rows. 3. An admin key: all, or those of `key`."""
+    """Raises InvalidValue. 1. Days, format and key in order. 2. A user key, or nobody: its own. 3. An admin key: all, or those of `key`."""
     for name in ("from", "to"):  # 1
         if query.get(name) is not None and not DAY.fullmatch(query[name]):
             raise InvalidValue(f"{name} must be a day of UTC, like 2026-11-22.", param=name)
     if query.get("format", "json") not in ("json", "csv"):
         raise InvalidValue("format must be json or csv.", param="format")
     first, last, key_id = query.get("from"), query.get("to"), query.get("key")
-    if caller.role is not Role.ADMIN:  # 2
-        return Asked(first, last, caller.id or "")
     if key_id is not None and not KEY_ID.fullmatch(key_id):
         raise InvalidValue("key must be the id of a key, like key_0123456789abcdef.", param="key")
+    if caller.role is not Role.ADMIN:  # 2
+        return Asked(first, last, caller.id or "")
     return Asked(first, last, key_id)  # 3
 
 

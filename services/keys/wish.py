@@ -68,7 +68,7 @@ def limits_of(value: object) -> Limits:
         raise WishError('limits must be like {"requests": {"minute": 60}, "tokens": {"day": 100000}, "concurrency": 4}.', "limits")
     windows = []
     for unit in UNITS:
-        of_unit = value.get(unit) or {}
+        of_unit = {} if value.get(unit) is None else value[unit]  # 0 or false must not pass for "no limit"
         if not isinstance(of_unit, Mapping) or not set(of_unit) <= set(get_args(Window)):
             raise WishError(f"limits.{unit} must be an object with minute, hour or day.", "limits")
         windows += [Limit(unit, window, _most(of_unit[window], f"limits.{unit}.{window}"))

@@ -76,6 +76,14 @@ def test_no_verb_and_no_spelling_opens_the_admin_routes(keyed: tuple[Keyed, dict
     assert answer.status_code in (400, 403, 404, 405)
 
 
+@pytest.mark.parametrize(("path", "allowed"), [
+    ("/admin/keys", "GET, HEAD, POST"), ("/admin/keys/key_none", "DELETE, PATCH"), ("/v1/fit", "POST"), ("/healthz", "GET, HEAD"),
+])  # fmt: skip
+def test_a_405_names_all_methods_of_the_route(keyed: tuple[Keyed, dict[str, str | None]], path: str, allowed: str) -> None:
+    answer = keyed[0].gateway.http.request("PUT", path)
+    assert (answer.status_code, answer.headers["allow"]) == (405, allowed)
+
+
 def test_readyz_names_no_model_to_nobody(keyed: tuple[Keyed, dict[str, str | None]]) -> None:
     assert keyed[0].gateway.http.get("/readyz").json() == {"status": "ready"}
 
@@ -102,6 +110,8 @@ def test_each_admin_route_leaves_one_row(keyed: tuple[Keyed, dict[str, str | Non
 
 @pytest.mark.parametrize("body", [b"", b"[]", b"{", b'{"name": ""}', b'{"name": 5}', b'{"name": "a", "role": "root"}',
                                   b'{"name": "a", "models": []}', b'{"name": "a", "limits": {"requests": 5}}',
+                                  b'{"name": "a", "limits": {"tokens": 0}}', b'{"name": "a", "limits": {"images": false}}',
+                                  b'{"name": "a", "limits": {"requests": []}}', b'{"name": "a", "role": ""}',
                                   b'{"name": "a", "expires_in_s": -1}', b'{"name": "a", "key": "rs-mine"}',
                                   b'{"name": "a\\n"}', b'{"name": "a", "limits": {"requests": {"day": 1e999}}}'])
 def test_wishes_that_are_none(keyed: tuple[Keyed, dict[str, str | None]], body: bytes) -> None:

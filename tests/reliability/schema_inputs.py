@@ -72,14 +72,22 @@ def _objects(schema: dict[str, Any]) -> st.SearchStrategy[dict[str, Any]]:
     return made()
 
 
+def _object_of(schema: dict[str, Any]) -> dict[str, Any]:
+    """The schema, or the first of its alternatives that is of objects."""
+    return next((one for one in schema.get("anyOf", ()) if "properties" in one), schema)
+
+
 @st.composite
 def near(draw: st.DrawFn, schema: dict[str, Any]) -> Any:
-    """A value of the schema, in which sometimes a field is anything, one is missing, or one is too many; or anything at all."""
+    """A value of the schema, in which sometimes a field (at any depth) is anything, is missing, or is too many; or anything at all."""
     if draw(st.integers(0, 9)) == 0:
         return draw(ANYTHING)
     value = draw(values(schema))
     if isinstance(value, dict) and draw(st.booleans()):
-        value[draw(st.sampled_from(sorted(schema.get("properties", {"x": 0}))) | st.text(max_size=8))] = draw(ANYTHING)
+        spoilt, known = value, schema.get("properties", {})
+        while inner := sorted(name for name, one in spoilt.items() if isinstance(one, dict) and one and draw(st.booleans())):
+            spoilt, known = spoilt[inner[0]], _object_of(known.get(inner[0], {})).get("properties", {})
+        spoilt[draw(st.sampled_from(sorted({*known, *spoilt, "x"})) | st.text(max_size=8))] = draw(ANYTHING)
         if draw(st.integers(0, 3)) == 0:
-            value.pop(draw(st.sampled_from(sorted(value))))
+            spoilt.pop(draw(st.sampled_from(sorted(spoilt))))
     return value
