@@ -54,6 +54,7 @@ class Settings:
     placement: str | None = None
     card: str = "sim-0"
     worker_state: str = "ready"
+    status: dict[str, Any] | None = None  # what the worker's status says else
 
 
 @dataclass(slots=True)
@@ -119,7 +120,7 @@ class FakeEngine:
             return await reply.send(200, {"object": "list", "data": [card]})
         if request.path == "/status" and settings.placement:
             status = answers.worker_status(settings.placement, settings.model, settings.card, settings.worker_state)
-            return await reply.send(200, status)
+            return await reply.send(200, status | (settings.status or {}))
         if request.path == "/metrics":
             text = answers.metrics(settings.flavour, settings.model, self.running, self.prompt_tokens, self.output_tokens)
             return await reply.send(200, text.encode(), "text/plain; version=0.0.4")

@@ -184,9 +184,9 @@ def start_rig(folder: Path, *more: str) -> Rig:
     return Rig(start_gateway(folder, *flags, *more), engines)
 
 
-def start_engines(folder: Path) -> tuple[tuple[str, ...], dict[str, FakeEngineProcess]]:
-    """The engines of the plan, and what a gateway must be told about them."""
-    plan = rig_plan()
+def start_engines(folder: Path, plan: Plan | None = None) -> tuple[tuple[str, ...], dict[str, FakeEngineProcess]]:
+    """The engines of the plan (by default rig_plan), and what a gateway must be told about them."""
+    plan = plan or rig_plan()
     (folder / "plan.yaml").write_text(dump_plan(plan))
     flavours = {Engine.VLLM: "vllm", Engine.LLAMACPP: "llama.cpp", Engine.DIFFUSERS: "diffusers"}
     engines, endpoints = {}, []

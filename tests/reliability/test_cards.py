@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
-from tests.gateway.rig import CHAT, Rig, chat, until
+from pathlib import Path
+
+from services.sizing.cards import parse_cards
+from services.sizing.types import Engine, Plan, TextWorkload
+from tests.gateway.rig import CHAT, HOST, Rig, chat, placement, start_engines, start_gateway, until
 from tests.reliability.scenarios import Seen, scenario
-from tests.reliability.stack import Metrics
+from tests.reliability.stack import Metrics, at_once, scrape, way_flags
 from tests.reliability.test_images import _started, before, pytestmark, rig, rose  # noqa: F401
 
 SMOL = "smollm2-135m-instruct"
@@ -51,3 +55,46 @@ def test_a_card_that_is_lost(rig: Rig, before: Metrics, seen: Seen) -> None:  # 
     assert rose(rig, before, "rigserve_backend_state", backend="llm-vllm", state="failed") == 1
     seen(status=503, body="no_available_worker with the worker's reason", others="served",
          metric="backend_state{state=failed} 1", restart="never (worker: tests/worker)", seats=rig.gateway.seats())  # fmt: skip
+
+
+@scenario(78)
+def test_a_card_that_throttles(tmp_path: Path, way: str, seen: Seen) -> None:
+    """One model on two like cards, each of which had its part of the requests: one is held back by its driver, and five times slower."""
+    cards = parse_cards("GTX 1060 3GB:2")
+    places = tuple(placement(name, card, SMOL, TextWorkload(512, 2), Engine.LLAMACPP) for name, card in zip(("a", "b"), cards, strict=True))
+    flags, engines = start_engines(tmp_path, Plan(1, HOST, cards, places))
+    gateway = start_gateway(tmp_path, *flags, *way_flags(way))
+
+    def served(rounds: int) -> tuple[int, int]:
+        """How many requests each card got of 2 x rounds, two at a time."""
+        before = [engine.state()["served"] for engine in engines.values()]
+        for _ in range(rounds):
+            assert at_once(2, lambda: gateway.post(CHAT, chat(SMOL, max_tokens=5, stream=True)).status_code) == [200, 200]
+        now = [engine.state()["served"] for engine in engines.values()]
+        return now[0] - before[0], now[1] - before[1]
+
+    try:
+        gateway.wait_ready()
+        for engine in engines.values():
+            engine.set(itl_s=0.01)
+        both = served(15)
+        assert min(both) >= 6, "both work"
+        said = {"card_state": "throttled", "card_reason": "held back by: thermal", "telemetry": {"throttle_reasons": ["hw_thermal_slowdown"]}}
+        engines["b"].set(itl_s=0.05, status=said)
+        until(lambda: gateway.http.get("/v1/cards").json()["data"][1]["state"] == "throttled", "the gateway knows")
+        served(5)  # learns it
+        fast, slow = served(15)
+        assert slow <= fast / 4
+        shown = gateway.http.get("/v1/cards").json()["data"]
+        assert [(card["state"], card["state_reason"]) for card in shown] == [(None, None), ("throttled", "held back by: thermal")]
+        now = scrape(gateway)
+        assert now.sum("rigserve_card_state", card=cards[1].id, state="throttled") == 1
+        assert now.sum("rigserve_card_throttle_reason", card=cards[1].id, reason="hw_thermal_slowdown") == 1
+        assert gateway.backends()["b"]["state"] == "ready", "slow is not broken: it still takes what the other can't"
+        until(lambda: gateway.seats() == 0, "all seats back to 0")
+        seen(card="throttled, with the reason", metric="card_state{state=throttled} 1, card_throttle_reason{reason} 1",
+             share=f"{slow} of {slow + fast} requests, {both[1]} of {sum(both)} before", ejected="no", seats=0)  # fmt: skip
+    finally:
+        gateway.stop()
+        for engine in engines.values():
+            engine.stop()
