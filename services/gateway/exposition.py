@@ -34,14 +34,13 @@ class Registry(CollectorRegistry):
         """The exposition, format 0.0.4."""
         if len(self._heads) > MOST_KEPT:  # labels never hold a client's text, but a configuration may change for ever
             self._heads.clear()
-        parts: list[str] = []
+        parts: list[bytes] = []
         for collector in self._collectors:
             if isinstance(collector, Histogram):
                 parts.append(collector.text())
             else:
-                for metric in collector.collect():
-                    parts.extend(self._family(metric))
-        return "".join(parts).encode()
+                parts.extend("".join(self._family(metric)).encode() for metric in collector.collect())
+        return b"".join(parts)
 
     def _family(self, metric: Metric) -> Iterator[str]:
         """Its lines; the time of creation, which this format has no place for, follows as a gauge of its own."""

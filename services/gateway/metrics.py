@@ -18,7 +18,8 @@ SECONDS = (0.01, 0.02, 0.04, 0.08, 0.16, 0.32, 0.64, 1.28, 2.56, 5.12, 10.24, 20
 TOKEN_SECONDS = (0.01, 0.025, 0.05, 0.075, 0.1, 0.15, 0.2, 0.3, 0.4, 0.5, 0.75, 1.0, 2.5)
 TTFT_SECONDS = (0.001, 0.005, 0.01, 0.02, 0.04, 0.06, 0.08, 0.1, 0.25, 0.5, 0.75, 1.0, 2.5, 5.0, 7.5, 10.0, 30.0)
 TOKENS = tuple(4**i for i in range(14))
-OPERATIONS = {"/v1/chat/completions": "chat", "/v1/completions": "text_completion", "/v1/images/generations": "image_generation"}
+IMAGE_OPERATIONS = {"/v1/images/generations": "image_generation", "/v1/images/edits": "image_edit"}
+OPERATIONS = {"/v1/chat/completions": "chat", "/v1/completions": "text_completion", **IMAGE_OPERATIONS}
 OTHER = "other"
 
 
@@ -33,6 +34,13 @@ class OfOneKind:
         self.queue = metrics.queue.of(operation, model)
         self.prompt_tokens = metrics.token_usage.of(*labels, "input")
         self.output_tokens = metrics.token_usage.of(*labels, "output")
+        self.work: ImageWork | None = ImageWork(metrics, model, card) if operation in IMAGE_OPERATIONS.values() else None
+
+
+class ImageWork:
+    """What images were made; text has no part in it, not even a 0."""
+
+    def __init__(self, metrics: Metrics, model: str, card: str) -> None:
         self.images = metrics.images.labels(model, card)
         self.steps = metrics.steps.labels(model, card)
         self.denoise = metrics.denoise.labels(model, card)
@@ -102,11 +110,11 @@ class Metrics:
         if outcome.tokens is not None:
             kind.prompt_tokens.observe(outcome.tokens.prompt_tokens)
             kind.output_tokens.observe(outcome.tokens.output_tokens)
-        if outcome.images is not None:
-            kind.images.inc(outcome.images.images)
-            kind.steps.inc(outcome.images.steps or 0)
-            kind.denoise.inc(outcome.images.denoise_s or 0)
-            kind.vae.inc(outcome.images.vae_s or 0)
+        if outcome.images is not None and kind.work is not None:
+            kind.work.images.inc(outcome.images.images)
+            kind.work.steps.inc(outcome.images.steps or 0)
+            kind.work.denoise.inc(outcome.images.denoise_s or 0)
+            kind.work.vae.inc(outcome.images.vae_s or 0)
 
     def _kind(self, operation: str, model: str, card: str) -> OfOneKind:
         key = (operation, model, card)

@@ -28,7 +28,7 @@ def test_the_same_lines_as_the_library() -> None:
     seconds = Histogram("x_seconds", "About it", ("b", "a"), (0.1, 1.0), registry)
     for number in range(5):
         seconds.of('q"\\\n', "é").observe(0.3 * number)
-    seconds.of("", "1").observe(5e300)
+    seconds.of("%d %", "1").observe(5e300)
     Counter("y", "Two\nlines", ("z",), registry=registry).labels("v").inc(10**7)
     Counter("never", "No samples yet", ("z",), registry=registry)
     gauge = Gauge("g", "No labels", registry=registry)
@@ -39,7 +39,7 @@ def test_the_same_lines_as_the_library() -> None:
 
 
 def test_a_large_scrape_is_short() -> None:
-    """500 sets of labels, 64,000 lines: 1 s with the library, in which nobody else was served. The bound is generous: 30 ms here."""
+    """500 sets of labels, 64,000 lines: 1 s with the library, in which nobody else was served. 28 ms here."""
     flags = tuple((f"m{number}", "http://127.0.0.1:1") for number in range(250))
     gateway = Gateway(Inputs(Settings(backends=flags), None, None))
     now = time.monotonic()
@@ -58,4 +58,4 @@ def test_a_large_scrape_is_short() -> None:
         assert text.count(b"\n") > 60_000
         return time.process_time() - start
 
-    assert min(cpu_s() for _ in range(3)) < 0.1
+    assert min(cpu_s() for _ in range(3)) < 0.05

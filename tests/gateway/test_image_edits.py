@@ -67,6 +67,9 @@ def test_json_with_the_picture_in_it_is_the_same(rig: Rig) -> None:
     assert answer.status_code == 200, answer.text
     assert seen(rig)["body"]["images"] == [{"image_url": url}]
     assert seen(rig)["body"]["size"] == "16x24"
+    metrics = rig.gateway.http.get("/metrics").text
+    assert 'gen_ai_server_request_duration_seconds_count{card="sim-0",gen_ai_operation_name="image_edit"' in metrics
+    assert 'rigserve_requests_total{code="",ending="served",model="digits-sd",route="/v1/images/edits"}' in metrics
 
 
 def test_openai_s_own_client(rig: Rig) -> None:

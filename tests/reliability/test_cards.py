@@ -67,11 +67,11 @@ def test_a_card_that_throttles(tmp_path: Path, way: str, seen: Seen) -> None:
 
     def served(rounds: int) -> tuple[int, int]:
         """How many requests each card got of 2 x rounds, two at a time."""
-        before = [engine.state()["served"] for engine in engines.values()]
+        earlier = [engine.state()["served"] for engine in engines.values()]
         for _ in range(rounds):
             assert at_once(2, lambda: gateway.post(CHAT, chat(SMOL, max_tokens=5, stream=True)).status_code) == [200, 200]
         now = [engine.state()["served"] for engine in engines.values()]
-        return now[0] - before[0], now[1] - before[1]
+        return now[0] - earlier[0], now[1] - earlier[1]
 
     try:
         gateway.wait_ready()
@@ -79,8 +79,8 @@ def test_a_card_that_throttles(tmp_path: Path, way: str, seen: Seen) -> None:
             engine.set(itl_s=0.01)
         both = served(15)
         assert min(both) >= 6, "both work"
-        said = {"card_state": "throttled", "card_reason": "held back by: thermal", "telemetry": {"throttle_reasons": ["hw_thermal_slowdown"]}}
-        engines["b"].set(itl_s=0.05, status=said)
+        hot = {"throttle_reasons": ["hw_thermal_slowdown"]}
+        engines["b"].set(itl_s=0.05, status={"card_state": "throttled", "card_reason": "held back by: thermal", "telemetry": hot})
         until(lambda: gateway.http.get("/v1/cards").json()["data"][1]["state"] == "throttled", "the gateway knows")
         served(5)  # learns it
         fast, slow = served(15)
