@@ -8,7 +8,7 @@ unexport PYTHONDONTWRITEBYTECODE
 ENGINE ?=
 PORT ?= 8000
 
-.PHONY: help install serve up down engines test test-fast reliability fuzz soak check faults footprint accuracy bench bench-routing clean
+.PHONY: help install serve up down engines test test-fast reliability fuzz soak check faults footprint accuracy bench bench-routing load load-env clean
 help: ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
 
@@ -37,7 +37,7 @@ engines: install ## install every engine and fetch the weights of the built-in m
 	@$(BIN)/rigserve fetch --engine llamacpp
 
 LIGHT := not engine and not gpu and not compose and not reliability
-test: install engines ## everything, with the real engines (installs them when missing) and, where a docker engine answers, containers
+test: install engines load-env ## everything, with the real engines (installs them when missing) and, where a docker engine answers, containers
 	@$(BIN)/pytest -q -n 4 -m "$(LIGHT)" tests
 	@$(BIN)/pytest -m "engine and not gpu and not compose" tests
 	@$(BIN)/pytest -m "compose and not gpu" -rs tests
@@ -78,6 +78,23 @@ bench: install ## the gateway beside nginx, vllm-router, sglang-router, smg and 
 
 bench-routing: install ## who gets a request: our queue beside other policies on simulated cards, write docs/routing.md
 	@$(BIN)/python -m tests.bench.routing
+
+# Locust has an environment of its own; the light one does not know it.
+LOADTEST := .venvs/loadtest
+load-env: $(LOADTEST)/.installed
+
+$(LOADTEST)/.installed: requirements/loadtest.txt
+	@$(PYTHON) -m venv $(LOADTEST) || { echo "Could not make a virtual environment: on Debian, apt install python3-venv"; exit 1; }
+	@echo "Installing the load test into $(LOADTEST) ..."
+	@$(LOADTEST)/bin/python -m pip install -qq --disable-pip-version-check --no-deps -r requirements/loadtest.txt
+	@touch $@
+
+URL ?= http://127.0.0.1:$(PORT)
+MODEL ?=
+DURATION ?= 60
+OUT ?= run/load
+load: load-env ## load any OpenAI-compatible server (URL=, MODEL=, DURATION= seconds, OUT=folder), write report.html and result.json
+	@$(LOADTEST)/bin/python -m loadtest run --url '$(URL)' $(if $(MODEL),--model '$(MODEL)') --duration '$(DURATION)' --out '$(OUT)' $(LOAD_ARGS)
 
 clean: ## remove environments and caches of this checkout (not the weights cache)
 	rm -rf $(VENV) .venvs .mypy_cache .ruff_cache run

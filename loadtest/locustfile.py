@@ -1,138 +1,113 @@
-"""Load on any OpenAI-compatible server: streamed chats with their time to first token, and images. HTTP only.
+"""Locust's entry. `python -m loadtest run` hands it a whole run (--load-spec-file); by hand, with locust's own page or on several machines:
 
-    locust -f loadtest/locustfile.py --host http://127.0.0.1:8000 --headless -u 4 -r 1 -t 60s --html report.html
+    locust -f loadtest/locustfile.py --host http://127.0.0.1:8000 --load-model smollm2-135m-instruct --load-profile chat
+    locust -f loadtest/locustfile.py --master --host http://gateway:8000      and on others: --worker --master-host HOST
 
-Models are those that the server lists; LOAD_CHAT_MODEL and LOAD_IMAGE_MODEL name others, LOAD_API_KEY is sent where it is set.
-Rows of the report: `chat` is a whole answer (its size is in tokens), `TTFT` the time until its first token, `ITL` the mean time between two
-tokens after that, `image` one picture. A 429 is a failure of its own: the server said that it is full.
+With locust's page, /load-report shows this kit's report of what was measured so far. Without --load-model: the server's first model.
 """
 
 from __future__ import annotations
 
-import json
-import os
-import random
-import time
-from collections.abc import Iterator
+import logging
+import sys
+from pathlib import Path
 from typing import Any
 
-from locust import HttpUser, between, events, task
-from locust.exception import StopUser
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # locust adds this folder only, and the package is its parent's
 
-MAX_TOKENS = int(os.environ.get("LOAD_MAX_TOKENS", "64"))
-TIMEOUT_S = float(os.environ.get("LOAD_TIMEOUT_S", "300"))
-PROMPTS = (
-    "Name three uses for an old mining rig.",
-    "Explain in two sentences why a graphics card is good at multiplying matrices.",
-    "Write a short poem about a fan that never stops.",
-    "What should one check before a server is switched off?",
+from locust import LoadTestShape, events
+from locust.argument_parser import LocustArgumentParser
+from locust.env import Environment
+from locust.runners import WorkerRunner
+
+from loadtest.collect import Collector
+from loadtest.profiles import PROFILES
+from loadtest.shapes import users_at
+from loadtest.spec import Spec, spec_from_json
+from loadtest.target import TargetError, look_at
+from loadtest.users import (
+    AbuseMix,  # noqa: F401
+    ApiUser,
+    Canceller,  # noqa: F401
+    ChatNonStream,  # noqa: F401
+    ChatStream,  # noqa: F401
+    Completions,  # noqa: F401
+    Dispatcher,  # noqa: F401
+    Embeddings,  # noqa: F401
+    Image,  # noqa: F401
+    Mixed,  # noqa: F401
+    MultiTurn,  # noqa: F401
+    Probe,  # noqa: F401
+    SlowReader,  # noqa: F401
+    WontFit,  # noqa: F401
+    cast,
+    default_spec,
 )
-PICTURES = ("a photo of the digit three", "a photo of the digit seven")
+
+PAST_END_S = 1.0  # the load goes on past the measured window, so that its last moments are like the others
 
 
-def chosen(models: list[dict[str, Any]], wish: str | None, image: bool) -> str | None:
-    """The wished model, else the first listed one of that kind; a server that does not say kinds is taken as chat only."""
-    if wish:
-        return wish
-    return next((model["id"] for model in models if (model.get("kind") == "image") is image), None)
+@events.init_command_line_parser.add_listener
+def _options(parser: LocustArgumentParser) -> None:
+    parser.add_argument("--load-spec", default="", include_in_web_ui=False, help="a whole run as JSON; sent to workers by their master")
+    parser.add_argument("--load-spec-file", default="", include_in_web_ui=False, help="a file with it")
+    parser.add_argument("--load-rows", default="", include_in_web_ui=False, help="write every request to this file, a JSON object a line")
+    parser.add_argument("--load-generators", type=int, default=1, include_in_web_ui=False, help="how many workers share an open loop")
+    parser.add_argument("--load-profile", default="chat", choices=list(PROFILES), include_in_web_ui=False, help="what is asked")
+    parser.add_argument("--load-model", default="", include_in_web_ui=False, help="the chat model; default: the server's first")
+    parser.add_argument("--load-image-model", default="", include_in_web_ui=False, help="the image model; default: the server's first")
 
 
-def deltas(lines: Iterator[bytes]) -> Iterator[dict[str, Any]]:
-    """The JSON events of a stream, until [DONE]. Raises ValueError for an error event."""
-    for line in lines:
-        if not line.startswith(b"data:"):
-            continue
-        text = line[5:].strip()
-        if text == b"[DONE]":
-            return
-        event = json.loads(text)
-        if "error" in event:
-            raise ValueError(event["error"].get("message", "error in the stream"))
-        yield event
+@events.init.add_listener
+def _begin(environment: Environment, web_ui: Any = None, **_: Any) -> None:
+    options = environment.parsed_options
+    ApiUser.collector = Collector(environment, Path(options.load_rows) if options.load_rows else None)
+    if isinstance(environment.runner, WorkerRunner):
+        return  # its master sends the options with the first users
+    if options.load_spec_file:
+        options.load_spec = Path(options.load_spec_file).read_text(encoding="utf8")
+    spec = spec_from_json(options.load_spec) if options.load_spec else _asked(options)
+    options.load_spec = spec.to_json()
+    cast(environment, spec)
+    if options.run_time:
+        # Locust's own option takes whole seconds only, and its timer may be early by some tenths.
+        options.run_time = spec.duration_s + PAST_END_S
+    if not spec.open_loop and spec.shape != "constant":
+        environment.shape_class = _Shape(spec)
+        environment.shape_class.runner = environment.runner
+    if web_ui is not None and web_ui.app is not None:
+        web_ui.app.add_url_rule("/load-report", "load-report", lambda: _page(spec))
 
 
-class ApiUser(HttpUser):
-    """What both kinds of users share: the key, and what the server serves."""
+def _asked(options: Any) -> Spec:
+    """Options by hand; the server is asked for what they leave open."""
+    if options.host and not options.load_model:
+        try:
+            found = look_at(options.host.rstrip("/").removesuffix("/v1"), None)
+        except TargetError as error:
+            logging.getLogger(__name__).error("%s", error)
+            sys.exit(2)
+        options.load_model, options.load_image_model = found.chat_model or "", options.load_image_model or found.image_model or ""
+    return default_spec(options)
+
+
+class _Shape(LoadTestShape):
+    """A closed loop whose users change with time. Not made by locust itself: it takes no argument there."""
 
     abstract = True
-    wait_time = between(0.5, 2.0)
-    is_image = False
 
-    def on_start(self) -> None:
-        if key := os.environ.get("LOAD_API_KEY"):
-            self.client.headers["Authorization"] = f"Bearer {key}"
-        with self.client.get("/v1/models", name="models", catch_response=True) as answer:
-            models = answer.json()["data"] if answer.status_code == 200 else []
-        wish = os.environ.get("LOAD_IMAGE_MODEL" if self.is_image else "LOAD_CHAT_MODEL")
-        self.model = chosen(models, wish, self.is_image)
-        if self.model is None:
-            raise StopUser
+    def __init__(self, spec: Spec) -> None:
+        super().__init__()
+        self._spec = spec
+
+    def tick(self) -> tuple[int, float] | None:
+        spec = self._spec
+        users = users_at(spec.shape, max(0.0, self.get_run_time() - PAST_END_S), spec.duration_s, spec.users)
+        return None if users is None else (users, float(max(1, spec.users)))
 
 
-class ChatUser(ApiUser):
-    """Streams answers."""
+def _page(spec: Spec) -> str:
+    from loadtest.report import page
+    from loadtest.result import result_of
 
-    weight = 4
-
-    @task
-    def chat(self) -> None:
-        body = {
-            "model": self.model, "messages": [{"role": "user", "content": random.choice(PROMPTS)}], "max_tokens": MAX_TOKENS,  # noqa: S311
-            "stream": True, "stream_options": {"include_usage": True},
-        }
-        started = time.perf_counter()
-        with self.client.post(
-            "/v1/chat/completions", json=body, stream=True, name="chat", catch_response=True, timeout=TIMEOUT_S
-        ) as answer:
-            if answer.status_code != 200:
-                answer.failure(f"status {answer.status_code}")
-                return
-            try:
-                first_s, last_s, tokens = self._read(answer.iter_lines(), started)
-            except (ValueError, OSError) as error:
-                answer.failure(f"the stream broke: {error}")
-                return
-            if first_s is None or last_s is None:
-                answer.failure("a stream without a token")
-                return
-            # Locust measured the time to the headers; the answer is over now.
-            answer.request_meta["response_time"] = (last_s - started) * 1000
-            answer.request_meta["response_length"] = tokens
-        self._fire("TTFT", (first_s - started) * 1000, tokens)
-        if tokens > 1:
-            self._fire("ITL", (last_s - first_s) * 1000 / (tokens - 1), tokens)
-
-    def _read(self, lines: Iterator[bytes], started: float) -> tuple[float | None, float | None, int]:
-        """(time of the first token, of the last, tokens by the server's own count, else the events with text)."""
-        first = last = None
-        counted, usage = 0, None
-        for event in deltas(lines):
-            usage = (event.get("usage") or {}).get("completion_tokens", usage)
-            choices = event.get("choices") or [{}]
-            if (choices[0].get("delta") or {}).get("content"):
-                last = time.perf_counter()
-                first = first or last
-                counted += 1
-        return first, last, usage or counted
-
-    def _fire(self, kind: str, milliseconds: float, tokens: int) -> None:
-        events.request.fire(
-            request_type=kind, name=str(self.model), response_time=milliseconds, response_length=tokens, exception=None, context={}
-        )
-
-
-class ImageUser(ApiUser):
-    """Asks for pictures, one at a time. Where the server has no image model, it ends at once."""
-
-    weight = 1
-    is_image = True
-    wait_time = between(1.0, 5.0)
-
-    @task
-    def image(self) -> None:
-        body = {"model": self.model, "prompt": random.choice(PICTURES), "n": 1, "response_format": "b64_json"}  # noqa: S311
-        with self.client.post("/v1/images/generations", json=body, name="image", catch_response=True, timeout=TIMEOUT_S) as answer:
-            if answer.status_code != 200:
-                answer.failure(f"status {answer.status_code}")
-            elif not answer.json().get("data"):
-                answer.failure("no picture in the answer")
+    return page(result_of(spec, ApiUser.collector.rows))
