@@ -8,7 +8,7 @@ unexport PYTHONDONTWRITEBYTECODE
 ENGINE ?=
 PORT ?= 8000
 
-.PHONY: help install serve up down engines test test-fast reliability fuzz soak check faults footprint accuracy bench bench-routing load load-env clean
+.PHONY: help install serve up down engines test test-fast dashboard browser screenshots reliability fuzz soak check faults footprint gpu accuracy bench bench-routing load load-env clean
 help: ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
 
@@ -36,14 +36,33 @@ engines: install ## install every engine and fetch the weights of the built-in m
 	@$(BIN)/rigserve fetch
 	@$(BIN)/rigserve fetch --engine llamacpp
 
-LIGHT := not engine and not gpu and not compose and not reliability
-test: install engines load-env ## everything, with the real engines (installs them when missing) and, where a docker engine answers, containers
+LIGHT := not engine and not gpu and not compose and not reliability and not browser
+test: install engines load-env browser ## everything, with the real engines (installs them when missing) and, where there are such, Chromium and a docker engine
 	@$(BIN)/pytest -q -n 4 -m "$(LIGHT)" tests
+	@$(BIN)/pytest -q -n 2 -m browser tests/dashboard
 	@$(BIN)/pytest -m "engine and not gpu and not compose" tests
 	@$(BIN)/pytest -m "compose and not gpu" -rs tests
 
 test-fast: install ## unit tests on a fake engine, under a minute
 	@$(BIN)/pytest -q -n 4 -m "$(LIGHT) and not slow" tests
+
+dashboard: dashboard/node_modules/.installed ## check and build the dashboard of dashboard/ into services/gateway/dashboard (needs Node 20 or newer)
+	@cd dashboard && npm run -s check && npm run -s build
+
+dashboard/node_modules/.installed: dashboard/package.json dashboard/package-lock.json
+	@command -v npm >/dev/null || { echo "No npm here; the built dashboard is in the repository, so only those who change it need Node."; exit 1; }
+	@cd dashboard && npm ci --no-audit --no-fund --loglevel=error
+	@touch $@
+
+browser: $(VENV)/.browser ## what the tests in a browser need beside Debian's chromium: Playwright, axe-core and, where npm is, the dashboard's own tools
+	@! command -v npm >/dev/null || $(MAKE) -s dashboard/node_modules/.installed
+
+$(VENV)/.browser: requirements/browser.txt $(VENV)/.installed
+	@$(BIN)/python -m pip install -qq --disable-pip-version-check --no-deps -r requirements/browser.txt
+	@touch $@
+
+screenshots: install browser ## the browser tests, and the pictures of docs/dashboard.md taken anew
+	@RIGSERVE_WRITE_DOCS=1 RIGSERVE_REQUIRE_BROWSER=1 $(BIN)/pytest -q -m browser tests/dashboard
 
 reliability: install ## the fault scenarios on fake engines, write docs/reliability.md
 	@$(BIN)/python -m tests.reliability
@@ -66,6 +85,9 @@ faults: install ## break real containers while clients ask, write docs/faults.md
 
 footprint: install ## measure the memory of every process of a stack, write docs/footprint.md
 	@$(BIN)/python -m tests.e2e.footprint
+
+gpu: install ## on a machine with an NVIDIA card: predicted beside measured memory on small cards, emulated; write docs/gpu-validation.md
+	@$(BIN)/python -m tests.gpu
 
 # Measured runs, one JSON object a line; not part of the repository.
 ACCURACY_RUNS ?= ../shared/facts/fit_truth.jsonl
