@@ -88,6 +88,8 @@ def read_text_request(route: Route, raw: bytes) -> TextRequest:
         if body.get(name) is None:
             raise InvalidValue(f"{name} is required.", param=name)
     dropped = fields.check_fields(body, fields.CHAT if chat else fields.COMPLETION)
+    for name in dropped:  # not checked, so nothing may read it: max_completion_tokens of a completion might be a text
+        del body[name]
     pictures = check_messages(body["messages"]) if chat else _check_prompt(body["prompt"])
     if chat:
         check_choice(body)

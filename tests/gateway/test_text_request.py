@@ -87,3 +87,12 @@ def test_prompts(prompt: Any, ok: bool) -> None:
     else:
         with pytest.raises(InvalidValue):
             read_text_request("/v1/completions", raw)
+
+
+@pytest.mark.parametrize("value", ["0", [1], {"a": 1}, 2**60])
+def test_a_field_of_the_other_route_is_left_out_unread(value: object) -> None:
+    """It was not checked: max_completion_tokens of a completion ended in a 500 (found by fuzzing)."""
+    body = {"model": "m", "prompt": "x", "max_tokens": 3, "max_completion_tokens": value}
+    asked = read_text_request("/v1/completions", json.dumps(body).encode())
+    assert (asked.max_tokens, asked.dropped) == (3, ("max_completion_tokens",))
+    assert "max_completion_tokens" not in asked.body

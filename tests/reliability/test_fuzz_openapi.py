@@ -18,8 +18,8 @@ from jsonschema import Draft202012Validator
 
 from services.gateway.openapi import document
 from tests.gateway.inprocess import InProcess
-from tests.reliability.schema_inputs import near, values
-from tests.reliability.test_fuzz import FUZZED
+from tests.reliability.schema_inputs import ANYTHING, near, values
+from tests.reliability.test_fuzz import FUZZED, OF_ANY_ROUTE
 
 pytestmark = pytest.mark.reliability
 DOCUMENT: dict[str, Any] = json.loads(document())
@@ -69,6 +69,8 @@ def bodies(draw: st.DrawFn, schema: dict[str, Any]) -> bytes:
     """Near what the schema says, with names that exist more often than chance would have it; seldom no JSON at all."""
     body = draw(near(schema))
     if isinstance(body, dict):
+        if draw(st.integers(0, 3)) == 0:
+            body[draw(st.sampled_from(OF_ANY_ROUTE))] = draw(ANYTHING)
         if "model" in schema["properties"] and draw(st.integers(0, 3)):
             body["model"] = draw(st.sampled_from(NAMES[:5]))
         if "messages" in schema["required"] and draw(st.booleans()):
