@@ -102,6 +102,8 @@ def parse_arguments(argv: list[str]) -> Settings:
     parser.add_argument("--open-status", action="store_true", help="answer /metrics, /v1/cards and /v1/throughput without a key")
     parser.add_argument("--trusted-proxies", type=_addresses, default=(), metavar="ADDRESS,...",
                         help="proxies before this gateway (addresses or networks) whose X-Forwarded-* headers are believed (default: none)")
+    parser.add_argument("--keep-alive-s", type=_seconds, help="unload a model on demand after so long without a request (default: when its "
+                        "room is needed)")
     parser.add_argument("--plain-path", action="store_true", help=argparse.SUPPRESS)  # every request by way of the application: for tests
     parser.add_argument("--poll-s", type=_seconds, default=1.0, help="how often workers are asked how they are")
     for name in Deadlines.__slots__:
@@ -126,6 +128,7 @@ def parse_arguments(argv: list[str]) -> Settings:
         Limits(**{name: getattr(given, f"limit_{name}") for name in Limits.__slots__}), given.plain_path,
         BreakerLimits(**{name: getattr(given, f"breaker_{name}") for name in BreakerLimits.__slots__}),
         given.database or None, given.open, given.published_on or None, given.open_status, given.trusted_proxies,
+        keep_alive_s=given.keep_alive_s,
     )
 
 

@@ -18,13 +18,14 @@ from services.wire.errors import InvalidApiKey, PermissionDenied
 class Audience(StrEnum):
     """ALL: no key is looked at. USER: user keys, and anyone where there are no keys. ANY_KEY: as USER, and admin keys. STATUS: as ANY_KEY,
     and anyone with --open-status. SCRAPER: as STATUS, without user keys: it tells what all do together. ADMIN: admin keys, so nobody where
-    there are no keys."""
+    there are no keys. OPERATOR: as ADMIN, and this machine where there are no keys."""
 
     ALL = "all"
     USER = "user"
     ANY_KEY = "any_key"
     STATUS = "status"
     SCRAPER = "scraper"
+    OPERATOR = "operator"
     ADMIN = "admin"
 
 
@@ -55,6 +56,7 @@ ROUTES: dict[tuple[str, str], Audience] = {
     ("PATCH", "/admin/keys/{key_id}"): Audience.ADMIN,
     ("DELETE", "/admin/keys/{key_id}"): Audience.ADMIN,
     ("GET", "/admin/audit"): Audience.ADMIN,
+    ("POST", "/admin/models/{what}"): Audience.OPERATOR,
 }
 
 
@@ -88,10 +90,11 @@ class Guard:
         given = [value for name, value in request.scope["headers"] if name == b"authorization"]
         caller = door.enter(given, address)  # 2
         if door.mode is Mode.UNKEYED:  # 3
-            if audience is Audience.ADMIN:
+            if audience is Audience.ADMIN or (audience is Audience.OPERATOR and not self._gateway.settings.loopback):
                 raise InvalidApiKey(NO_ADMIN)
             return caller
-        wrong = Role.ADMIN if audience is Audience.USER else Role.USER if audience in (Audience.SCRAPER, Audience.ADMIN) else None
+        no_user = (Audience.SCRAPER, Audience.ADMIN, Audience.OPERATOR)
+        wrong = Role.ADMIN if audience is Audience.USER else Role.USER if audience in no_user else None
         if caller.role is wrong:  # 4
             raise PermissionDenied(f"This route is not for {caller.role} keys.")
         return caller

@@ -54,7 +54,8 @@ def admit(view: View, kind: Kind, now: float) -> Served:
        2b. it fits no card of this rig: 422 model_does_not_fit, with one report per card.
        2c. it would fit: 404 model_not_found, saying on which card and how to add it. (No cards known: as 2a.)
     3. It does not do what the route asks: 400 invalid_value.
-    4. None of its backends is ready: 503 backend_starting when one is coming up, else 503 no_available_worker.
+    4. None of its backends is ready, nor loaded for those who wait: 503 backend_starting when one is coming up, else 503
+       no_available_worker.
     5. No slot is free and its queue is full: 429 queue_full.
     6. Admitted.
     """
@@ -66,7 +67,7 @@ def admit(view: View, kind: Kind, now: float) -> Served:
     if served.kind is not None and served.kind != kind:  # 3
         route = "/v1/images/generations" if served.kind == "image" else "/v1/chat/completions"
         raise InvalidValue(f"{served.id} is a model for {'images' if served.kind == 'image' else 'text'}; use {route}.", param="model")
-    if not served.ready:  # 4
+    if not served.ready and not served.loadable(now):  # 4
         raise _not_ready(served, now)
     queue = served.queue
     if len(queue.waiting) >= queue.limit and not any(lane.ready and lane.in_flight < lane.slots for lane in queue.lanes):  # 5

@@ -21,6 +21,7 @@ from services.gateway.routes_admin import admin_routes
 from services.gateway.routes_dashboard import dashboard_routes
 from services.gateway.routes_openai import openai_routes
 from services.gateway.routes_ops import ops_routes
+from services.gateway.routes_roles import roles_routes
 from services.gateway.routes_usage import usage_routes
 from services.wire.errors import ApiError, InternalError, InvalidValue, MethodNotAllowed, RouteNotFound
 
@@ -34,7 +35,9 @@ def make_app(gateway: Gateway) -> ASGIApp:
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         gateway.fleet.start()
         gateway.ledger.start()
+        gateway.roles.start()
         yield
+        await gateway.roles.stop()
         await gateway.fleet.stop()
         await gateway.ledger.stop()
 
@@ -44,6 +47,7 @@ def make_app(gateway: Gateway) -> ASGIApp:
     app.include_router(ops_routes(gateway))
     app.include_router(usage_routes(gateway))
     app.include_router(admin_routes(gateway))
+    app.include_router(roles_routes(gateway))
     app.include_router(dashboard_routes(gateway))
     _answer_errors(app, gateway)
     return Border(app, allowed_hosts(gateway.settings.host))

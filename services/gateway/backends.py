@@ -16,6 +16,7 @@ from services.sizing.types import Card, Engine, ImageWorkload, ModelSpec, Placem
 from services.wire.worker import WorkerState
 
 Kind = Literal["text", "image"]
+FAILED_S = 30.0  # what failed is not loaded again before
 
 
 class EndpointsError(Exception):
@@ -75,6 +76,17 @@ class Backend:
     def image(self) -> ImageWorkload | None:
         workload = self.placement.workload if self.placement else None
         return workload if isinstance(workload, ImageWorkload) else None
+
+    @property
+    def on_demand(self) -> bool:
+        """Whether it is loaded and unloaded as it is needed (roles.py)."""
+        return self.placement is not None and self.placement.on_demand and self.worker is not None and self.card is not None
+
+    def loadable(self, now: float) -> bool:
+        """On demand, and ready when somebody waits for it: neither silent nor failed just now."""
+        if self.state is WorkerState.FAILED:
+            return self.on_demand and now - self.since_s >= FAILED_S
+        return self.on_demand and self.state is not WorkerState.UNREACHABLE
 
     @property
     def predicted_load_s(self) -> float | None:

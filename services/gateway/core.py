@@ -28,6 +28,7 @@ from services.gateway.outcome import Ending, Outcome
 from services.gateway.pictures import Pictures
 from services.gateway.refusals import RefusalBook
 from services.gateway.request_ids import RequestIds
+from services.gateway.roles import Roles
 from services.gateway.seated import LAST_WORDS_S
 from services.gateway.settings import Settings
 from services.gateway.sweep import Sweep
@@ -81,6 +82,7 @@ class Gateway:
         self.refusals = RefusalBook()
         self.ledger = Ledger(settings)
         self.metrics.registry.register(AccessCollector(self.ledger))
+        self.roles = Roles(self, settings.keep_alive_s)
         self.pictures = Pictures(settings.limits.picture_bytes, settings.limits.picture_s, time.monotonic)
 
     def _on_ready(self, backend: Backend, ready: bool) -> None:

@@ -31,6 +31,10 @@ class Served:
     def ready(self) -> list[Backend]:
         return [backend for backend in self.backends if backend.state is WorkerState.READY and not backend.ejected]
 
+    def loadable(self, now: float) -> bool:
+        """Whether it will be loaded for those who wait for it."""
+        return any(backend.loadable(now) for backend in self.backends)
+
     @property
     def context_tokens(self) -> int | None:
         """The largest context among the placements; None when one of them is not known."""

@@ -82,6 +82,12 @@ class Dispatcher:
         if lane.ready != ready:
             self._apply(queue, queue.set_ready(lane, ready, time.monotonic()))
 
+    def tell_orphans(self, model_id: str) -> None:
+        """What will be ready has changed: those who now wait for nothing are told."""
+        queue = self.queues[model_id]
+        for lane in queue.lanes[:1]:
+            self._apply(queue, queue.set_ready(lane, lane.ready, time.monotonic()))
+
     def _apply(self, queue: ModelQueue, changes: Changes) -> None:
         self._tell(queue, changes)
         for mate in self.queues.values():  # those whose lanes are on the same cards

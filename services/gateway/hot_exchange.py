@@ -21,6 +21,7 @@ from services.gateway.directory import Served
 from services.gateway.engine_errors import AttemptFailed, of_answer, of_stream, of_upstream
 from services.gateway.hot_head import PlainRequest
 from services.gateway.hot_heads import error_answer, last_lines
+from services.gateway.keep_alive import FIELD
 from services.gateway.outcome import Ending, Outcome, Phase
 from services.gateway.phases import SAID, TOO_LONG
 from services.gateway.scheduler import Seat, Ticket
@@ -92,7 +93,7 @@ class HotExchange:
         if caller is None:
             return False
         need = certain_need(request, served)  # 2
-        if need is None or grammar_param(request.body) is not None:
+        if need is None or grammar_param(request.body) is not None or request.body.get(FIELD) is not None:
             return False
         ticket, queue = Ticket(need, key=caller.id), served.queue  # 3
         outcome.caller = caller

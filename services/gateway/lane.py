@@ -22,7 +22,8 @@ class Lane:
     """
 
     __slots__ = (
-        "_learner", "_prefixes", "context_tokens", "height_px", "id", "in_flight", "ready", "share", "slots", "speed", "taken", "width_px",
+        "_learner", "_prefixes", "coming", "context_tokens", "height_px", "id", "in_flight", "ready", "share", "slots", "speed",
+        "taken", "width_px",
     )  # fmt: skip
 
     def __init__(
@@ -45,6 +46,7 @@ class Lane:
         self.width_px = width_px
         self.height_px = height_px
         self.ready = ready
+        self.coming = False  # it is not loaded, and will be when somebody waits for it (roles.py)
         self.in_flight = in_flight
         self.taken = taken
         self.share: CardShare | None = None

@@ -144,5 +144,10 @@ OPERATIONS: dict[tuple[str, str], Operation] = {
         {"limits": {"tokens": {"day": 100000}, "concurrency": 4}}, (RouteNotFound,),
     ),
     ("DELETE", "/admin/keys/{key_id}"): Operation("Revoke a key", {JSON: answers.KEY}, errors=(RouteNotFound,)),
+    ("POST", "/admin/models/{what}"): Operation(
+        "Load, unload, pin or unpin a model that is loaded on demand", {JSON: answers.MODEL},
+        {"type": "object", "required": ["model"], "additionalProperties": False, "properties": {"model": {"type": "string"}}},
+        {"model": "sd-1.5"}, (ModelNotFound, RouteNotFound), status=202,
+    ),
     ("GET", "/admin/audit"): Operation("What administrators did", {JSON: listing(answers.AUDIT)}),
 }

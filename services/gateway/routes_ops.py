@@ -72,7 +72,8 @@ def ready_response(gateway: Gateway) -> Response:
     shown: dict[str, Any] = {"models": models} if gateway.ledger.door.mode is Mode.UNKEYED else {}
     if gateway.draining:
         return error_response(NoAvailableWorker("This gateway is stopping.", extra={"status": "draining", **shown}))
-    if "ready" not in models.values():
+    now = time.monotonic()
+    if not any(served.ready or served.loadable(now) for served in gateway.directory.models.values()):
         extra = {"status": "starting", **shown}
         return error_response(NoAvailableWorker("No model is ready yet.", retry_after_s=2.0, extra=extra))
     return json_response({"status": "ready", **shown})
@@ -87,7 +88,7 @@ def cards_json(gateway: Gateway) -> dict[str, Any]:
         cards.append(to_json(card) | {
             "planned_bytes": _sum([backend.placement.report.need_bytes for backend in placed if backend.placement]),
             "resident_bytes": _sum([(backend.status or {}).get("resident_bytes") for backend in placed]),
-            "placements": [_placement_json(backend, now) for backend in placed],
+            "placements": [_placement_json(gateway, backend, now) for backend in placed],
         } | card_health(card, placed))
     loose = [
         _backend_json(backend, now) | {"url": backend.upstream.origin.url}
@@ -104,7 +105,7 @@ def _sum(sizes: list[int | None]) -> int | None:
     return sum(known) if len(known) == len(sizes) else None
 
 
-def _placement_json(backend: Backend, now: float) -> dict[str, Any]:
+def _placement_json(gateway: Gateway, backend: Backend, now: float) -> dict[str, Any]:
     placement = backend.placement
     assert placement is not None
     return _backend_json(backend, now) | {
@@ -112,6 +113,8 @@ def _placement_json(backend: Backend, now: float) -> dict[str, Any]:
         "quant": placement.report.quant,
         "choice": to_json(placement.choice),
         "workload": to_json(placement.workload),
+        "on_demand": placement.on_demand,
+        "pinned": gateway.roles.is_pinned(backend),
         "bill": to_json(placement.report.bill),
         "predicted_speed": to_json(placement.report.speed),
         "status": backend.status,

@@ -134,8 +134,10 @@ class ModelQueue:
         return waited_s + wait_s <= PASS_S and wait_s + units * quickest_s < units * slow_s
 
     def can_serve(self, ticket: Ticket) -> bool:
-        """Whether any ready lane could ever take it."""
-        return bool(self._able(ticket))
+        """Whether any lane that is ready, or will be for those who wait, could ever take it."""
+        return bool(self._able(ticket)) or any(
+            lane.coming and lane.holds(ticket.need) and lane.id not in ticket.avoid for lane in self.lanes
+        )
 
     def give_back(self, seat: Seat, now: float, served: bool = True) -> Changes:
         """The seat is free. `served`: its request ran to its end, so its time counts as a service time."""

@@ -18,6 +18,7 @@ from starlette.types import Receive, Scope, Send
 
 from services.gateway.backends import Backend
 from services.gateway.engine_errors import AttemptFailed
+from services.gateway.keep_alive import KeepAlive
 from services.gateway.outcome import Ending, Outcome, Phase
 from services.gateway.scheduler import Need, Ticket
 from services.wire.errors import ApiError, InternalError
@@ -44,6 +45,7 @@ class SeatedResponse(Response):
         self.tried = tried  # backends that the short way has asked in vain
         self.started = False
         self.queue_s = 0.0
+        self.keep_alive: KeepAlive | None = None
         self._stopping: ApiError | None = None
         self._work: asyncio.Task[None] | None = None
         self._send: Send
@@ -109,7 +111,7 @@ class SeatedResponse(Response):
         asked_s = time.monotonic()
         for number in range(1 + len(self.tried), ATTEMPTS + 1):
             try:
-                async with self.gateway.dispatcher.seat(self.served.id, ticket, self.queue_s, again=number > 1) as seat:  # 2
+                async with self.gateway.roles.seat(self, ticket, again=number > 1) as seat:  # 2
                     backend = self.gateway.fleet.backends[seat.lane.id]
                     outcome = self.outcome
                     outcome.backend, outcome.attempts, outcome.seated_s = backend, number, seat.since_s
@@ -142,6 +144,12 @@ class SeatedResponse(Response):
         outcome.status = status
         raw = [(name.encode("latin1"), value.encode("latin1", "replace")) for name, value in headers.items()]
         await self._send({"type": "http.response.start", "status": status, "headers": raw})
+
+    async def ping(self, comment: bytes) -> None:
+        """One SSE comment, before anything else of a stream; the answer's status is said with the first."""
+        if not self.started:
+            await self.send_head(200, "text/event-stream; charset=utf-8", {"cache-control": "no-cache", "x-accel-buffering": "no"})
+        await self.send_body(comment, more=True)
 
     async def send_body(self, data: bytes, more: bool = False) -> None:
         await self._send({"type": "http.response.body", "body": data, "more_body": more})

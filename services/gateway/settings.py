@@ -74,6 +74,8 @@ class Settings:
     open_status: bool = False
     trusted_proxies: tuple[str, ...] = ()
 
+    keep_alive_s: float | None = None  # a model on demand is unloaded after so long without a request; None: when its room is needed
+
     @property
     def loopback(self) -> bool:
         """Whether only this machine can reach it."""

@@ -20,7 +20,7 @@ CALLERS = ("none", "wrong", "user", "admin", "revoked", "expired")
 # What a caller may get past the guard with; everybody else gets the number.
 PASSES = {
     Audience.ALL: set(CALLERS), Audience.USER: {"user"}, Audience.ANY_KEY: {"user", "admin"},
-    Audience.STATUS: {"user", "admin"}, Audience.SCRAPER: {"admin"}, Audience.ADMIN: {"admin"},
+    Audience.STATUS: {"user", "admin"}, Audience.SCRAPER: {"admin"}, Audience.ADMIN: {"admin"}, Audience.OPERATOR: {"admin"},
 }  # fmt: skip
 
 
