@@ -20,6 +20,7 @@ def checks(result: dict[str, Any], measured: Sequence[Record], missed: Sequence[
     """`fail` means that a figure here is wrong or that the server cheated; `warn` that it needs care."""
     asked: tuple[tuple[str, Callable[[], Verdict]], ...] = (
         ("anything_answered", lambda: _answered(result)),
+        ("warm_up_left_out", lambda: _warm(result)),
         ("usage_from_server", lambda: _usage(result)),
         ("answers_are_whole", lambda: _whole(measured)),
         ("lengths_as_asked", lambda: _lengths(measured)),
@@ -35,8 +36,14 @@ def checks(result: dict[str, Any], measured: Sequence[Record], missed: Sequence[
 
 
 def _answered(result: dict[str, Any]) -> Verdict:
-    done = result["ok"] + result["refused"] + result["shed"]
+    done = result["ok"] + result["refused"] + result["shed"] + result["cancelled"]
     return ("pass", f"{done} of {result['requests']} requests") if done else ("fail", "no request was answered in the window")
+
+
+def _warm(result: dict[str, Any]) -> Verdict:
+    if result["warmup_s"]:
+        return "pass", f"the first {result['warmup_s']:g} s are not measured"
+    return "warn", "the first requests are measured too: that was asked for, or no later one was answered"
 
 
 def _usage(result: dict[str, Any]) -> Verdict:

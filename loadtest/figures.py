@@ -46,7 +46,7 @@ def interval_of_mean(values: Sequence[float]) -> list[float] | None:
 
 
 def t_95(freedom: float) -> float:
-    """Between the table's rows linear; above 30 degrees the normal's with a correction of first order: z + (z³ + z)/(4·f)."""
+    """Between the table's rows linear; above 30 degrees the normal's, corrected: z + (z³ + z)/(4·f), right to 0.003."""
     if freedom > len(T_95):
         return Z_95 + (Z_95**3 + Z_95) / (4 * freedom)
     low = max(1, math.floor(freedom))

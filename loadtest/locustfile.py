@@ -15,6 +15,7 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # locust adds this folder only, and the package is its parent's
 
+import gevent
 from locust import LoadTestShape, events
 from locust.argument_parser import LocustArgumentParser
 from locust.env import Environment
@@ -44,6 +45,7 @@ from loadtest.users import (
     default_spec,
 )
 
+WAIT_TRIES, WAIT_S = 60, 2.0
 PAST_END_S = 1.0  # the load goes on past the measured window, so that its last moments are like the others
 
 
@@ -56,6 +58,7 @@ def _options(parser: LocustArgumentParser) -> None:
     parser.add_argument("--load-profile", default="chat", choices=list(PROFILES), include_in_web_ui=False, help="what is asked")
     parser.add_argument("--load-model", default="", include_in_web_ui=False, help="the chat model; default: the server's first")
     parser.add_argument("--load-image-model", default="", include_in_web_ui=False, help="the image model; default: the server's first")
+    parser.add_argument("--load-api-key-file", default="", include_in_web_ui=False, help="a file with the API key, on every machine")
 
 
 @events.init.add_listener
@@ -80,14 +83,19 @@ def _begin(environment: Environment, web_ui: Any = None, **_: Any) -> None:
 
 
 def _asked(options: Any) -> Spec:
-    """Options by hand; the server is asked for what they leave open."""
-    if options.host and not options.load_model:
+    """Options by hand; the server is asked for what they leave open, and waited for: containers start in no order."""
+    if not options.host or options.load_model:
+        return default_spec(options)
+    for attempt in range(WAIT_TRIES):
         try:
-            found = look_at(options.host.rstrip("/").removesuffix("/v1"), None)
+            found = look_at(options.host.rstrip("/").removesuffix("/v1"), options.load_api_key_file or None)
+            break
         except TargetError as error:
-            logging.getLogger(__name__).error("%s", error)
-            sys.exit(2)
-        options.load_model, options.load_image_model = found.chat_model or "", options.load_image_model or found.image_model or ""
+            logging.getLogger(__name__).warning("%s", error)
+            if attempt == WAIT_TRIES - 1:
+                sys.exit(2)
+            gevent.sleep(WAIT_S)
+    options.load_model, options.load_image_model = found.chat_model or "", options.load_image_model or found.image_model or ""
     return default_spec(options)
 
 

@@ -14,7 +14,7 @@ from loadtest.report import number, page
 def failing(result: dict[str, Any], limits: Sequence[Limit]) -> list[str]:
     """Why the command ends with 1: a limit was broken, or nothing at all was answered."""
     reasons = [reason for limit in limits if (reason := limit.broken_by(result))]
-    if not result["ok"] + result["refused"] + result["shed"]:
+    if not result["ok"] + result["refused"] + result["shed"] + result["cancelled"]:
         worst = f": {result['errors'][0]['reason']}" if result["errors"] else ", none ended in time"
         reasons.append(f"no request was answered{worst}")
     return reasons

@@ -98,7 +98,8 @@ def _svg(plot: Plot, known: Sequence[Spot]) -> str:
     parts.append(f"<text class='label' transform='translate(13 {HEIGHT / 2 - 10}) rotate(-90)'>{escape(plot.y)}</text>")
     for x, what in plot.marks:
         if low_x <= x <= high_x:
-            parts.append(f"<path class='mark' d='M{at_x(x)} {TOP}V{HEIGHT - BOTTOM}'/><text class='said' x='{at_x(x) + 3}' y='{TOP + 9}'>"
+            side, shift = ("said left", -3) if at_x(x) > 0.7 * WIDTH else ("said", 3)  # a word at the right edge would be cut
+            parts.append(f"<path class='mark' d='M{at_x(x)} {TOP}V{HEIGHT - BOTTOM}'/><text class='{side}' x='{at_x(x) + shift}' y='{TOP + 9}'>"
                          f"{escape(what)}</text>")  # fmt: skip
     for number, series in enumerate(plot.series):
         parts.append(_drawn(series, _colour(plot, number), at_x, at_y))

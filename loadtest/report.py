@@ -67,7 +67,7 @@ def _tiles(result: dict[str, Any]) -> str:
         (number(result["ttft_s"]["p95"], "s"), "TTFT p95"), (number(_ms(result["tpot_s"]["p50"]), "ms"), "TPOT p50"),
         (number(result["goodput"], "/s"), "goodput: " + ("unknown share" if share is None else f"{share:.1%} of what was offered")),
         (str(result["requests"]), "requests"), (str(result["failures"]), "failures"), (str(result["shed"]), "shed (429, 503)"),
-        (number(result["images_per_s"], "/s"), "images"),
+        *([(number(result["images_per_s"], "/s"), "images")] if result["models"]["image"] else []),
     )  # fmt: skip
     shown = "".join(f"<div><b>{escape(big)}</b><span>{escape(small)}</span></div>" for big, small in tiles)
     return f"<div class='tiles'>{shown}</div>"

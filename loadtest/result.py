@@ -47,6 +47,10 @@ def result_of(spec: Spec, rows: Sequence[dict[str, Any]], slo: Slo | None = None
     start = next((row["unix_s"] for row in rows if row["type"] == "started"), None)
     start = min((record.started_unix_s for record in everything), default=0.0) if start is None else start
     skipped = [row["unix_s"] for row in rows if row["type"] == "skipped"]
+    answered = [one for one in everything if one.ending not in ("failed", "unfinished")]
+    if spec.warmup_s and answered and not any(one.started_unix_s - start >= spec.warmup_s for one in answered):
+        # A server so slow that only first requests were answered: those are all there is, and a check says so.
+        spec = dataclasses.replace(spec, warmup_s=0.0)
     window_s = max(spec.duration_s - spec.warmup_s, 1e-9)
     measured = [one for one in everything if spec.warmup_s <= one.started_unix_s - start < spec.duration_s]
     missed = [moment for moment in skipped if spec.warmup_s <= moment - start < spec.duration_s]
@@ -138,7 +142,7 @@ def _goodput(measured: list[Record], missed: list[float], slo: Slo, window_s: fl
 
 
 def _tokens(measured: list[Record]) -> dict[str, Any]:
-    sources = Counter(one.tokens_source for one in measured if one.ending == "ok" and one.tokens_source)
+    sources = Counter(one.tokens_source for one in measured if one.tokens_source)
     prompts = [one for one in measured if one.prompt_tokens is not None]
     cached = [one for one in prompts if one.cached_tokens is not None]
     total = sum(one.prompt_tokens or 0 for one in cached)

@@ -182,4 +182,4 @@ def default_spec(options: Any) -> Spec:
     profile = options.load_profile
     models: dict[str, Any] = {"chat_model": options.load_model or None, "image_model": options.load_image_model or None}
     weights = {kind: weight for kind, weight in PROFILES[profile].weights.items() if kind != "image" or models["image_model"]}
-    return Spec(url=options.host or "", profile=profile, weights=weights, **models)
+    return Spec(url=options.host or "", profile=profile, weights=weights, api_key_file=options.load_api_key_file or None, **models)
