@@ -54,6 +54,7 @@ class Settings:
     placement: str | None = None
     card: str = "sim-0"
     worker_state: str = "ready"
+    said: str | None = None  # the text of every answer, in pieces of a few letters; None: w0 w1 w2
     status: dict[str, Any] | None = None  # what the worker's status says else
 
 
@@ -220,7 +221,9 @@ class FakeEngine:
             return await reply.send(400, answers.too_long(settings.flavour, prompt, wanted, settings.context))
         self.prompt_tokens += prompt
         await asyncio.sleep(settings.ttft_s + settings.prompt_token_s * prompt)
-        shape = answers.Shape(path.endswith("/chat/completions"), settings.model, body.get("n") or 1, prompt, wanted)
+        pieces = None if settings.said is None else answers.pieces(settings.said)
+        tokens = len(pieces) if pieces else wanted
+        shape = answers.Shape(path.endswith("/chat/completions"), settings.model, body.get("n") or 1, prompt, tokens)
         if not body.get("stream"):
             await asyncio.sleep(settings.itl_s * wanted)
             self.output_tokens += wanted * shape.n
@@ -228,9 +231,9 @@ class FakeEngine:
                 reply.reset()
             return await reply.send(200, shape.whole())
         await reply.start()
-        await self.stream(shape, fault, bool((body.get("stream_options") or {}).get("include_usage")), reply)
+        await self.stream(shape, fault, bool((body.get("stream_options") or {}).get("include_usage")), reply, pieces)
 
-    async def stream(self, shape: answers.Shape, fault: str | None, usage: bool, reply: Reply) -> None:
+    async def stream(self, shape: answers.Shape, fault: str | None, usage: bool, reply: Reply, pieces: list[str] | None = None) -> None:
         if fault == "done_only":
             await reply.chunk(b"data: [DONE]\n\n")
             return await reply.end()
@@ -242,7 +245,7 @@ class FakeEngine:
                 await self.mid_stream(fault, shape, reply)
                 if fault in {"eof_without_done", "error_event"}:
                     return await reply.end()
-            event = shape.event(i, "x" * 65536 if fault == "fat_chunks" else None)
+            event = shape.event(i, "x" * 65536 if fault == "fat_chunks" else pieces[i] if pieces and i < len(pieces) else None)
             if fault == "split_chunks":
                 for piece in (event[:7], event[7:-1], event[-1:]):
                     await reply.chunk(piece)

@@ -1,0 +1,37 @@
+import { useState } from "preact/hooks";
+import { ask, setKey } from "../api";
+import type { Me } from "../types";
+
+/** Asks for an API key and tries it; it stays in this tab's session. */
+export function SignIn({ done, before }: { done: (me: Me) => void; before: string | null }) {
+  const [secret, setSecret] = useState("");
+  const [said, setSaid] = useState<string | null>(before);
+  const [busy, setBusy] = useState(false);
+  const enter = async (event: Event) => {
+    event.preventDefault();
+    setBusy(true);
+    setKey(secret.trim());
+    try {
+      done(await ask<Me>("GET", "/v1/me"));
+    } catch (failed) {
+      setKey(null);
+      setSaid(failed instanceof Error ? failed.message : String(failed));
+    } finally {
+      setBusy(false);
+    }
+  };
+  return (
+    <main class="sign-in">
+      <form onSubmit={enter}>
+        <h1>rigserve</h1>
+        <p>This gateway asks for an API key.</p>
+        <label>API key
+          <input type="password" value={secret} onInput={(event) => setSecret(event.currentTarget.value)} autocomplete="off" spellcheck={false} required />
+        </label>
+        <button class="primary" disabled={busy || secret.trim() === ""}>Sign in</button>
+        {said === null ? null : <p class="trouble" role="alert">{said}</p>}
+        <p class="small">The key stays in this tab until it is closed; it is sent to this gateway only. A user key chats and paints, an admin key manages keys.</p>
+      </form>
+    </main>
+  );
+}
