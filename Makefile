@@ -8,7 +8,7 @@ unexport PYTHONDONTWRITEBYTECODE
 ENGINE ?=
 PORT ?= 8000
 
-.PHONY: help install serve up down engines test test-fast dashboard browser screenshots reliability fuzz soak check faults footprint gpu accuracy bench bench-routing load load-env clean
+.PHONY: help install serve up down engines test test-fast dashboard browser screenshots reliability fuzz soak check faults footprint gpu accuracy bench bench-routing bench-swap load load-env clean
 help: ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
 
@@ -100,6 +100,9 @@ bench: install ## the gateway beside nginx, vllm-router, sglang-router, smg and 
 
 bench-routing: install ## who gets a request: our queue beside other policies on simulated cards, write docs/routing.md
 	@$(BIN)/python -m tests.bench.routing
+
+bench-swap: install ## which models stay in memory: our decision beside LRU, LFU and GreedyDual on simulated cards, write docs/swapping.md
+	@$(BIN)/python -m tests.bench.swap
 
 # Locust has an environment of its own; the light one does not know it.
 LOADTEST := .venvs/loadtest

@@ -7,6 +7,7 @@ from dataclasses import replace
 import click
 
 from services.cli.columns import aligned
+from services.cli.model_orders import ORDERS, order_command
 from services.cli.output import gib, json_option, print_json
 from services.cli.report_text import workload_text
 from services.cli.rig import rig_of_this_machine
@@ -17,16 +18,20 @@ from services.sizing.planfile import to_json
 from services.sizing.types import Card, FitReport, Speed
 
 
-@click.command(epilog='Example: rigserve models --card "P106-100"')
+@click.group(invoke_without_command=True, epilog='Example: rigserve models --card "P106-100"')
 @click.option("--card", help="Only what this card can serve, best first, with predicted speed.")
 @click.option("--host-ram", help="Host memory to ask for, as 8GiB. Default: this machine's.")
 @json_option
-def models(card: str | None, host_ram: str | None, as_json: bool) -> None:
+@click.pass_context
+def models(context: click.Context, card: str | None, host_ram: str | None, as_json: bool) -> None:
     """List the models that rigserve knows, or with --card what that card can serve: within each kind of work first what it serves well
     (the usual workload, uncut), then by quality, then by predicted speed.
 
-    Exit code 0: listed, even if nothing fits. 2: the question can't be understood.
+    Exit code 0: listed, even if nothing fits. 2: the question can't be understood. The commands are orders to a running gateway about
+    models that are loaded on demand.
     """
+    if context.invoked_subcommand is not None:
+        return
     catalogue = load_catalogue()
     if card is None:
         if host_ram is not None:
@@ -46,6 +51,10 @@ def models(card: str | None, host_ram: str | None, as_json: bool) -> None:
         _show_servable(catalogue, rig.cards[0], reports)
         for note in rig.notes:
             click.echo(f"note: {note}")
+
+
+for _what, _about in ORDERS.items():
+    models.add_command(order_command(_what, _about))
 
 
 def _show_catalogue(catalogue: Catalogue) -> None:

@@ -45,13 +45,14 @@ def parse_wants(texts: tuple[str, ...]) -> list[tuple[str, int]] | None:
 @click.option("--goal", type=click.Choice([goal.value for goal in Goal]),
               help="quality: the best model on each card. throughput: the most tokens a second. coverage: every kind of work, then as many "
               "different models as possible. Default: quality; on a machine without GPUs its built-in models.")
+@click.option("--on-demand", is_flag=True, help="Wishes that have no room beside the others share a card in turns, loaded when asked for.")
 @click.option("--tensor-parallel", type=click.IntRange(1, 64), default=1, help="Refused above 1, with the measured reason.")
 @engine_option
 @click.option("--explain", is_flag=True, help="Say why each card got what it got: the points, and the runner-up.")
 @click.option("--out", type=OutputFile(), help="Write the plan here; `rigserve serve` obeys plan.yaml.")
 @json_option
-def plan(cards: str | None, host_ram: str | None, card_memory: str | None, want: tuple[str, ...], goal: str | None, tensor_parallel: int,
-         engine: str | None, explain: bool, out: Path | None, as_json: bool) -> None:
+def plan(cards: str | None, host_ram: str | None, card_memory: str | None, want: tuple[str, ...], goal: str | None, on_demand: bool,
+         tensor_parallel: int, engine: str | None, explain: bool, out: Path | None, as_json: bool) -> None:
     """Decide which model runs on which card, and write it down.
 
     Exit code 0: a plan, its refusals listed in it. 1: nothing could be placed, or the plan can't be written. 2: the question can't be
@@ -59,11 +60,13 @@ def plan(cards: str | None, host_ram: str | None, card_memory: str | None, want:
     """
     if want and goal:
         raise click.UsageError("--want names the models, --goal chooses them; give one of the two")
+    if on_demand and not want:
+        raise click.UsageError("--on-demand is about models that are named; give --want with it")
     rig = rig_of_this_machine(cards, card_memory, host_ram)
     wishes = parse_wants(_refuse_splitting(want, tensor_parallel, rig.cards))
     decision = decide(
         rig.host, rig.cards, load_catalogue(), want=wishes, engine=ENGINE_NAMES[engine] if engine else None,
-        goal=Goal(goal) if goal else None, explained=explain,
+        goal=Goal(goal) if goal else None, explained=explain, on_demand=on_demand,
     )
     decided = replace(decision.plan, notes=(*decision.plan.notes, *rig.notes))
     if out is not None:
@@ -98,13 +101,15 @@ def show_plan(decided: Plan) -> None:
     why: dict[str, list[str]] = {}
     for card in decided.cards:
         placements = [p for p in decided.placements if p.card_id == card.id]
-        used = sum(p.report.need_bytes or 0 for p in placements)
+        sizes = [p.report.need_bytes or 0 for p in placements]
+        used = max(sizes) if any(p.on_demand for p in placements) else sum(sizes)
         label = "   simulated: true" if card.simulated else ""
         click.echo(f"{card.name} ({card.id}): {gib(used)} of {gib(card.total_bytes)} planned{label}")
         for p in placements:
             engine = p.choice.engine.value
             speed = speed_text(p.report.speed)
-            click.echo(f"  {p.model_id}, {p.report.quant}, {engine}, {workload_text(p.workload)}: {gib(p.report.need_bytes)}{speed}")
+            click.echo(f"  {p.model_id}, {p.report.quant}, {engine}, {workload_text(p.workload)}: {gib(p.report.need_bytes)}{speed}"
+                       f"{', on demand' if p.on_demand else ''}")
             for reason in p.choice.reasons:
                 why.setdefault(reason, []).append(p.id)
         if not placements:

@@ -19,7 +19,7 @@ from services.cli.status import ask
 from services.sizing.types import Plan
 
 POLL_S = 0.25
-SETTLED = {"ready", "failed"}
+SETTLED = {"ready", "failed", "unloaded"}
 SMALL_HOST_BYTES = 12 * 2**30
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from services.sizing.catalogue import Catalogue
 from services.sizing.fit import fit
@@ -42,6 +42,7 @@ class _Draft:
     seats: dict[str, tuple[Seat, ...]] = field(default_factory=dict)
     refusals: list[Refusal] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
+    in_turns: set[str] = field(default_factory=set)  # cards whose models are loaded on demand
 
     def left_bytes(self, card: Card) -> int:
         """What the card can still give."""
@@ -50,8 +51,12 @@ class _Draft:
     def host_left(self) -> Host:
         """The host with the RAM that no engine will hold for good. What an engine takes only while it loads must fit beside the others,
         but is free again for the next: workers start one after another."""
-        on_gpus = [report for card in self.cards if card.vendor != "cpu" for _, report in self.seats.get(card.id, ())]
-        return host_for_engines(self.host, sum((report.host.resident_bytes or 0) for report in on_gpus if report.host))
+        held = 0
+        for card in self.cards:
+            sizes = [(report.host.resident_bytes or 0) for _, report in self.seats.get(card.id, ()) if report.host]
+            if card.vendor != "cpu":
+                held += max(sizes, default=0) if card.id in self.in_turns else sum(sizes)
+        return host_for_engines(self.host, held)
 
     def host_left_bytes(self) -> int | None:
         """None when it is not known how much there is."""
@@ -74,16 +79,16 @@ def make_plan(
 
 def decide(
     host: Host, cards: Sequence[Card], catalogue: Catalogue, *, want: Sequence[tuple[str, int]] | None = None,
-    engine: Engine | None = None, goal: Goal | None = None, explained: bool = False,
+    engine: Engine | None = None, goal: Goal | None = None, explained: bool = False, on_demand: bool = False,
 ) -> Decision:
     """Decide placements.
 
     1. No card: an empty plan that says so.
-    2. A wish list: as many copies as fit, each on a card without another copy; what fits nowhere is refused with a report for each kind
-       of card.
+    2. A wish list: as many copies as fit, each on a card without another copy; what has no room beside the others shares a card in turns
+       (`on_demand`); what fits nowhere is refused with a report for each kind of card.
     3. Neither wish nor goal, CPU card: the built-in chat and image models side by side, the chat model in what the image model leaves.
     4. The other cards by the goal, `quality` where none is named (a CPU card too where one is).
-    5. Every placement then grows into what its card has left.
+    5. Every placement then grows into what its card has left, but for those that take turns: small ones may stay together.
 
     2 and 4 are solved to the optimum (plan_solve); a note says when the search stopped at its bound. Raises UnknownModelError for a wish
     that the catalogue does not have.
@@ -95,7 +100,7 @@ def decide(
         draft.notes.append("No card: nothing can be placed.")
     # 2
     elif want is not None:
-        explanation = _by_wishes(draft, catalogue, want, explained)
+        explanation = _by_wishes(draft, catalogue, want, explained, on_demand)
     else:
         # 3
         built_in = [card for card in draft.cards if card.vendor == "cpu" and goal in (None, Goal.THROUGHPUT)]
@@ -109,7 +114,7 @@ def decide(
             explanation = _by_goal(draft, catalogue, goal or Goal.QUALITY, rest, explained)
     # 5
     _grow(draft)
-    placements = placements_of(draft.cards, draft.seats)
+    placements = tuple(replace(p, on_demand=p.card_id in draft.in_turns) for p in placements_of(draft.cards, draft.seats))
     left = draft.host_left_bytes()
     if left is not None and placements and any(card.vendor != "cpu" for card in draft.cards):
         draft.notes.append(f"Host RAM: {gib(left)} of {gib(host.ram_bytes or 0)} stay free beside the system and all engines.")
@@ -152,8 +157,11 @@ def _by_goal(draft: _Draft, catalogue: Catalogue, goal: Goal, cards: tuple[Card,
     return explain(goal.value, RULES[goal], rig.groups, problem, solution, used) if explained else None
 
 
-def _by_wishes(draft: _Draft, catalogue: Catalogue, want: Sequence[tuple[str, int]], explained: bool) -> Explanation | None:
-    """1. The solver's optimum. 2. What it left over is tried on what is left. 3. What still has no place is refused."""
+def _by_wishes(
+    draft: _Draft, catalogue: Catalogue, want: Sequence[tuple[str, int]], explained: bool, on_demand: bool
+) -> Explanation | None:
+    """1. The solver's optimum. 2. What it left over is tried on what is left. 3. What still has no place takes turns on a card
+    (`on_demand`), or is refused."""
     wishes = [(catalogue.get(name), count) for name, count in want]
     rig = _rig(draft, draft.cards)
     # 1
@@ -167,9 +175,36 @@ def _by_wishes(draft: _Draft, catalogue: Catalogue, want: Sequence[tuple[str, in
     for model in {model.id: model for model, _ in wishes}.values():
         asked = sum(count for other, count in wishes if other.id == model.id)
         placed = sum(other.id == model.id for seats in draft.seats.values() for other, _ in seats)
-        while placed < asked and _one_more(draft, rig, model, catalogue, placed, asked):
+        while placed < asked:
+            if not (on_demand and _in_turns(draft, model, catalogue)) and not _one_more(draft, rig, model, catalogue, placed, asked):
+                break
             placed += 1
     return explain("wish list", WISH_RULE, rig.groups, problem, solution, used) if explained else None
+
+
+def _in_turns(draft: _Draft, model: ModelSpec, catalogue: Catalogue) -> bool:
+    """One more copy on a card whose models then take turns, each loaded when somebody asks for it. False: it fits beside the others of some
+    card, or no card at all. Of the cards that it fits by itself, the one that is least promised."""
+    host = draft.host_left()
+    alone: list[tuple[int, Card, FitReport]] = []
+    for card in draft.cards:
+        if any(other.id == model.id for other, _ in draft.seats.get(card.id, ())):
+            continue
+        engine, on_host = engine_for(draft.engine, model), draft.host if card.vendor == "cpu" else host
+        left_bytes = draft.left_bytes(card)
+        if left_bytes > 0 and fit(card, model, on_host, engine=engine, have_bytes=left_bytes, catalogue=catalogue).fits:
+            return False
+        report = fit(card, model, on_host, engine=engine, have_bytes=have_bytes(card), catalogue=catalogue)
+        if report.fits:
+            alone.append((left_bytes, card, report))
+    if not alone:
+        return False
+    _, card, report = max(alone, key=lambda one: one[0])
+    draft.put(card, (model, squeezed(report)))
+    if card.id not in draft.in_turns:
+        draft.in_turns.add(card.id)
+        draft.notes.append(f"{card.name} ({card.id}): its models don't fit together, so they are loaded on demand and take turns.")
+    return True
 
 
 def _one_more(draft: _Draft, rig: Rig, model: ModelSpec, catalogue: Catalogue, placed: int, asked: int) -> bool:
@@ -236,6 +271,8 @@ def _grow(draft: _Draft) -> None:
     for group in group_cards(draft.cards):
         for card in group.cards:
             seats = draft.seats.get(card.id, ())
+            if card.id in draft.in_turns:
+                continue
             key = (group, tuple((f"{report.model_id} {report.variant_id} {report.workload}", report.need_bytes) for _, report in seats))
             if key not in done:
                 done[key] = grown(card, group.have_bytes, draft.host, seats)
