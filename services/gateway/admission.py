@@ -112,6 +112,9 @@ def _not_ready(served: Served, now: float) -> ApiError:
     if coming:
         soonest = min(coming, key=lambda backend: _until_ready_s(backend, now))
         return BackendStarting(f"{served.id} is {soonest.state}; try again in a moment.", retry_after_s=_until_ready_s(soonest, now))
+    hot = next((backend.too_hot for backend in served.backends if backend.too_hot), None)
+    if hot is not None:
+        return NoAvailableWorker(f"{served.id} waits for its card to cool: {hot.reason}.", retry_after_s=hot.retry_after_s or RETRY_S)
     first = served.backends[0]
     why = "its last requests failed, and it is asked again every few seconds" if first.ejected else first.reason or first.state
     return NoAvailableWorker(f"No worker of {served.id} is ready: {why}.", retry_after_s=RETRY_S)

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from services.gateway.breaker import Breaker
+from services.gateway.heat import Heat
 from services.gateway.scheduler import Lane
 from services.gateway.settings import Limits
 from services.gateway.upstream import Upstream, parse_origin
@@ -53,6 +54,7 @@ class Backend:
     heartbeats: list[int] = field(default_factory=lambda: [0, 0])
     names: frozenset[str] = frozenset()
     named_connects: int = -1  # upstream.connects when the names were last looked at
+    heat: Heat | None = None  # None: its card is cool, or nobody watches it
     retired: bool = False  # the configuration does not name it any more; only requests that began before still use it
     strikes: int = 0
     seen: bool = False
@@ -71,6 +73,11 @@ class Backend:
     def ejected(self) -> bool:
         """Ready by what it says, but out of service: it fails too often."""
         return self.state is WorkerState.READY and not self.breaker.closed and not self.serving
+
+    @property
+    def too_hot(self) -> Heat | None:
+        """Ready, but its card may have no new requests until it has cooled: why. Else None."""
+        return self.heat if self.state is WorkerState.READY and self.heat is not None and self.heat.share == 0 else None
 
     @property
     def image(self) -> ImageWorkload | None:

@@ -72,7 +72,9 @@ class Gateway:
         self.directory = Directory(backends_of(inputs), inputs.catalogue, settings.limits)
         self.dispatcher = Dispatcher({served.id: served.queue for served in self.directory.models.values()})
         heartbeat_s = min(HEARTBEAT_S, settings.deadlines.first_byte_s)
-        self.fleet = Fleet(self.directory.backends, self._on_ready, settings.poll_s, settings.breaker, heartbeat_s)
+        self.fleet = Fleet(
+            self.directory.backends, self._on_ready, settings.poll_s, settings.breaker, heartbeat_s, self.dispatcher.slots_grew
+        )
         self.retry_budget = RetryBudget()
         self.once = Once()
         self.fits = FitBook(inputs.plan, inputs.catalogue)

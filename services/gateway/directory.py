@@ -29,7 +29,7 @@ class Served:
 
     @property
     def ready(self) -> list[Backend]:
-        return [backend for backend in self.backends if backend.state is WorkerState.READY and not backend.ejected]
+        return [backend for backend in self.backends if backend.state is WorkerState.READY and not backend.ejected and not backend.too_hot]
 
     def loadable(self, now: float) -> bool:
         """Whether it will be loaded for those who wait for it."""

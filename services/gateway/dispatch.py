@@ -71,6 +71,12 @@ class Dispatcher:
         queue = self.queues[model_id]
         self._apply(queue, queue.give_back(seat, time.monotonic(), served))
 
+    def slots_grew(self, model_id: str) -> None:
+        """A lane of the model has learned that it has more slots: those who wait may have them."""
+        queue = self.queues[model_id]
+        if queue.waiting:
+            self._apply(queue, queue.look_again(time.monotonic()))
+
     def add(self, queues: dict[str, ModelQueue]) -> None:
         """These too from now on. None ever goes: seats of a model that is gone are still to be given back."""
         self.queues |= queues

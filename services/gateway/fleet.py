@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import orjson
@@ -14,6 +14,7 @@ from services.gateway import heartbeat
 from services.gateway.backends import Backend
 from services.gateway.breaker import BreakerLimits
 from services.gateway.ejector import HEARTBEAT_S, Ejector, OnReady
+from services.gateway.heat import heat_of, hot_slots
 from services.gateway.logs import log_event
 from services.gateway.upstream import ConnectFailed, UpstreamError
 from services.wire.worker import WorkerState
@@ -31,15 +32,16 @@ HOLD_DOWN_S = 2.0
 
 
 class Fleet:
-    """All backends. `on_ready` is told of every change between serving and not serving: what is ready can be ejected for failing."""
+    """All backends. `on_ready` is told of every change between serving and not serving: what is ready can be ejected for failing.
+    `on_slots(model_id)` when a card that was hot may have more requests again."""
 
     def __init__(
         self, backends: Sequence[Backend], on_ready: OnReady, poll_s: float, limits: BreakerLimits | None = None,
-        heartbeat_s: float = HEARTBEAT_S,
+        heartbeat_s: float = HEARTBEAT_S, on_slots: Callable[[str], None] = lambda model_id: None,
     ) -> None:  # fmt: skip
         self.backends = {backend.id: backend for backend in backends}
         self.ejector = Ejector(lambda: self.backends, on_ready, poll_s, limits or BreakerLimits(), heartbeat_s)
-        self._poll_s = poll_s
+        self._poll_s, self._on_slots = poll_s, on_slots
         self._tasks: dict[Backend, asyncio.Task[None]] = {}
 
     def start(self) -> None:
@@ -139,12 +141,23 @@ class Fleet:
     def _worker_said(self, backend: Backend, said: dict[str, Any]) -> None:
         before = (backend.status or said)["state"]
         backend.strikes, backend.seen, backend.status = 0, True, said
+        self._heed_heat(backend, said)
         state = WorkerState(said["state"])
         if state is WorkerState.READY and before != state:  # a worker is ready again only after its engine has answered a real request
             backend.breaker.warmed_up(time.monotonic())
         if state is WorkerState.READY and time.monotonic() < backend.held_down_until_s:
             return
         self.mark(backend, state, said.get("reason") or f"its engine is {state}")
+
+    def _heed_heat(self, backend: Backend, said: dict[str, Any]) -> None:
+        """What runs goes on; who waits goes on waiting; new requests get the slots that its card may have."""
+        before, backend.heat = backend.heat, heat_of(said)
+        backend.lane.hot_slots = hot_slots(backend.lane.slots, backend.heat)
+        was, share = before.share if before else 1.0, backend.heat.share if backend.heat else 1.0
+        if share != was:
+            log_event("card_heat", {"backend": backend.id, "share": share, "reason": backend.heat.reason if backend.heat else None})
+        if share > was:
+            self._on_slots(backend.model_id)
 
     # --- a --backend: there is only the engine to ask -----------------------------------------------------------------------
 

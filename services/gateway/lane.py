@@ -22,8 +22,8 @@ class Lane:
     """
 
     __slots__ = (
-        "_learner", "_prefixes", "coming", "context_tokens", "height_px", "id", "in_flight", "ready", "share", "slots", "speed",
-        "taken", "width_px",
+        "_learner", "_prefixes", "coming", "context_tokens", "height_px", "hot_slots", "id", "in_flight", "ready", "share", "slots",
+        "speed", "taken", "width_px",
     )  # fmt: skip
 
     def __init__(
@@ -49,6 +49,7 @@ class Lane:
         self.coming = False  # it is not loaded, and will be when somebody waits for it (roles.py)
         self.in_flight = in_flight
         self.taken = taken
+        self.hot_slots: int | None = None  # so few while its card is hot (heat.py)
         self.share: CardShare | None = None
         self._prefixes: dict[int, None] = {}
 
@@ -61,9 +62,14 @@ class Lane:
         return self._learner is not None
 
     @property
+    def full(self) -> bool:
+        """Whether all slots that it may use now are taken."""
+        return self.in_flight >= (self.slots if self.hot_slots is None else self.hot_slots)
+
+    @property
     def open(self) -> bool:
         """Whether one more may start on it now."""
-        return self.ready and self.in_flight < self.slots and (self.share is None or self.share.lets(self))
+        return self.ready and not self.full and (self.share is None or self.share.lets(self))
 
     def holds(self, need: Need) -> bool:
         return (

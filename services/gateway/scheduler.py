@@ -94,7 +94,7 @@ class ModelQueue:
             if not lane.ready or not lane.holds(need) or (avoid and lane.id in avoid):
                 continue
             unit_s = lane.speed.unit_s
-            if lane.in_flight >= lane.slots or (lane.share is not None and not lane.share.lets(lane)):
+            if lane.full or (lane.share is not None and not lane.share.lets(lane)):
                 if unit_s is not None and unit_s < quickest_s:
                     quickest_s = unit_s
             elif unit_s is None:

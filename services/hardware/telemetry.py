@@ -16,7 +16,7 @@ LONGEST_GAP_S = 10.0  # between two readings of power: across a longer one nothi
 class Reading:
     """`throttle_reasons`: why the clocks are held down now; empty: they are not. `xids`: those that came since the last reading.
     `energy_j` counts from the driver's load (`counter`) or from this meter's start (`integrated` from power). `lost`: why the card is
-    gone; then all else is None. ECC counts are of the card's life."""
+    gone; then all else is None. ECC counts are of the card's life. `slowdown_c`, `memory_slowdown_c`: where the driver slows it down."""
 
     power_watts: float | None = None
     power_limit_watts: float | None = None
@@ -38,6 +38,8 @@ class Reading:
     ecc_uncorrected: int | None = None
     energy_j: float | None = None
     energy_source: EnergySource | None = None
+    slowdown_c: float | None = None
+    memory_slowdown_c: float | None = None
     xids: tuple[int, ...] = ()
     lost: str | None = None
 

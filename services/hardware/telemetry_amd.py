@@ -27,6 +27,7 @@ class AmdMeter:
         return Reading(
             power_watts=watts, power_limit_watts=_scaled(_first(device, "power1_cap"), 1e-6),
             temperature_c=_temperature(device, "junction", "edge"), memory_temperature_c=_temperature(device, "mem"),
+            slowdown_c=_temperature(device, "junction", "edge", kind="crit"), memory_slowdown_c=_temperature(device, "mem", kind="crit"),
             sm_clock_mhz=_clock(device, "sclk"), memory_clock_mhz=_clock(device, "mclk"),
             gpu_utilization_percent=files.number(device / "gpu_busy_percent"),
             memory_utilization_percent=files.number(device / "mem_busy_percent"),
@@ -47,13 +48,13 @@ def _first(device: Path, *names: str) -> int | None:
     return next((value for value in found if value is not None), None)
 
 
-def _temperature(device: Path, *labels: str) -> float | None:
-    """The sensor with the first of these labels; Polaris has one without a label, which is the edge."""
+def _temperature(device: Path, *labels: str, kind: str = "input") -> float | None:
+    """The sensor with the first of these labels (`kind` crit: its critical temperature); Polaris has one without a label, the edge."""
     sensors = {files.text(path): path for path in sorted(device.glob("hwmon/hwmon*/temp*_label"))}
     for label in labels:
         if label in sensors:
-            return _scaled(files.number(sensors[label].with_name(sensors[label].name.replace("_label", "_input"))), 1e-3)
-    return _scaled(_first(device, "temp1_input"), 1e-3) if "edge" in labels and not sensors else None
+            return _scaled(files.number(sensors[label].with_name(sensors[label].name.replace("_label", f"_{kind}"))), 1e-3)
+    return _scaled(_first(device, f"temp1_{kind}"), 1e-3) if "edge" in labels and not sensors else None
 
 
 def _clock(device: Path, name: str) -> int | None:

@@ -108,6 +108,7 @@ class NvidiaMeter:
         return Reading(
             power_watts=watts, power_limit_watts=_scaled(self._ask("nvmlDeviceGetEnforcedPowerLimit", handle), 1e-3),
             temperature_c=self._ask("nvmlDeviceGetTemperature", handle, 0), memory_temperature_c=self._memory_temperature(handle),
+            slowdown_c=self._threshold(handle, 1), memory_slowdown_c=self._threshold(handle, 2),
             sm_clock_mhz=self._ask("nvmlDeviceGetClockInfo", handle, 1), memory_clock_mhz=self._ask("nvmlDeviceGetClockInfo", handle, 2),
             gpu_utilization_percent=int(use.gpu) if use else None, memory_utilization_percent=int(use.memory) if use else None,
             used_bytes=int(memory.used) if memory else None, free_bytes=int(memory.free) if memory else None,
@@ -128,6 +129,10 @@ class NvidiaMeter:
         if bits is None:
             bits = self._ask("nvmlDeviceGetCurrentClocksThrottleReasons", handle)
         return None if bits is None else tuple(name for bit, name in REASONS.items() if int(bits) & bit)
+
+    def _threshold(self, handle: Any, kind: int) -> float | None:
+        """nvml.h, nvmlTemperatureThresholds_t: 1 SLOWDOWN, 2 MEM_MAX. Some boards say 0 for what they don't have."""
+        return float(self._ask("nvmlDeviceGetTemperatureThreshold", handle, kind) or 0) or None
 
     def _memory_temperature(self, handle: Any) -> float | None:
         """A field of its own; only HBM and GDDR6X boards have it, and some say 0."""

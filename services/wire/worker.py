@@ -47,6 +47,16 @@ class CardState(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
+class Intake:
+    """Which share of its slots a card lets new requests have: 1.0 all, 0.0 none while it is too hot, with the reason and the seconds after
+    which to ask again."""
+
+    share: float
+    reason: str | None = None
+    retry_after_s: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class WorkerStatus:
     """One snapshot. Times are seconds, sizes bytes; None where not (yet) known.
 
@@ -55,7 +65,7 @@ class WorkerStatus:
     state is not ready. `host_peak_bytes`: highest host memory of the process tree. `notes`: what is said aloud although the engine runs.
     `measured`: the last start's `services.calibration.record.Observation` as plain data.
     `workload`: what the engine was really started with. `card_state` None: nobody watches the card (a simulated one). `telemetry`: the last
-    `services.hardware.telemetry.Reading`, with `age_s` and `last_xid`.
+    `services.hardware.telemetry.Reading`, with `age_s` and `last_xid`. `intake` None: nobody watches the card, so all may come.
     """
 
     placement_id: str
@@ -80,3 +90,4 @@ class WorkerStatus:
     card_state: CardState | None = None
     card_reason: str | None = None
     telemetry: dict[str, Any] | None = None
+    intake: Intake | None = None

@@ -13,8 +13,8 @@ from dataclasses import asdict, replace
 from typing import Any
 
 from services.hardware.telemetry import Meter, Reading
-from services.wire.worker import CardState
-from services.worker import card_state
+from services.wire.worker import CardState, Intake
+from services.worker import card_state, heat
 from services.worker.card_state import CardLimits, CardView
 
 EVERY_S = 1.0
@@ -35,6 +35,7 @@ class CardCare:
         self._loop: asyncio.AbstractEventLoop | None = None
         self._read_at_s: float | None = None
         self.view = CardView()
+        self.heat = heat.Heat()
         self.reading: Reading | None = None
 
     def start(self) -> None:
@@ -62,16 +63,26 @@ class CardCare:
         self._enter(card_state.judged(view, now, self._limits, self.reading))
 
     def state(self, *, draining: bool) -> tuple[CardState | None, str | None]:
-        """What is told of the card now. None: nothing watches it and nothing speaks against it."""
+        """What is told of the card now. None: nothing watches it and nothing speaks against it. Too hot for all of its slots: throttled."""
         now = time.monotonic()
         if draining:
             return CardState.DRAINING, "its worker is stopping"
-        if self._meter is not None and self._read_at_s is not None and now - self._read_at_s > self._limits.silent_s:
-            return CardState.SUSPECT, f"its driver has not answered for {now - self._read_at_s:.0f} s"
+        if self._silent(now):
+            return CardState.SUSPECT, f"its driver has not answered for {now - (self._read_at_s or now):.0f} s"
         self.view = card_state.judged(self.view, now, self._limits, self.reading)
         if self._meter is None and self.view.state is CardState.OK:
             return None, None
+        if self.heat.share < 1.0 and self.view.state in (CardState.OK, CardState.THROTTLED):
+            return CardState.THROTTLED, heat.intake(self.heat, now).reason
         return self.view.state, self.view.reason
+
+    def intake(self) -> Intake | None:
+        """Which share of the slots new requests may have; all where the driver says nothing, for what it said last may be long over."""
+        now = time.monotonic()
+        return None if self._meter is None else Intake(1.0) if self._silent(now) else heat.intake(self.heat, now)
+
+    def _silent(self, now: float) -> bool:
+        return self._meter is not None and self._read_at_s is not None and now - self._read_at_s > self._limits.silent_s
 
     def telemetry(self) -> dict[str, Any] | None:
         """The last reading as plain data, with its age and the last Xid."""
@@ -92,6 +103,7 @@ class CardCare:
     def _on_reading(self, reading: Reading) -> None:
         now = time.monotonic()
         self._read_at_s, self.reading = now, reading
+        self.heat = heat.heeded(self.heat, reading, now)
         self._enter(card_state.seen(self.view, reading, now, self._limits))
 
     def _enter(self, view: CardView) -> None:

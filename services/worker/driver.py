@@ -107,9 +107,9 @@ class Driver:
             notes=(self._smaller,) if self._smaller else (),
             measured=asdict(self._measured) if self._measured else None,
             workload=asdict(placement.workload),
-            card_state=card_state,
-            card_reason=card_reason,
+            card_state=card_state, card_reason=card_reason,
             telemetry=self._care.telemetry(),
+            intake=self._care.intake(),
         )
 
     def stop(self) -> None:

@@ -2,6 +2,7 @@
 
     good.gguf        serves
     slow.gguf        serves after 0.8 s of 503
+    paced.gguf       serves, a token every 5 ms
     stuck.gguf       is still loading after a minute
     crash.gguf       prints a reason and ends with code 1
     oom.gguf         has no room for more than 2048 tokens in all its slots, and ends with code 1
@@ -46,7 +47,8 @@ def main() -> None:
     if mode == "family":
         child = subprocess.Popen([sys.executable, "-c", SLEEPER], start_new_session=True)
         Path(args.model).with_suffix(".child").write_text(str(child.pid))
-    settings = fake.Settings(args.alias.split(",")[0], "llama.cpp", context=int(args.ctx_size) // int(args.parallel))
+    context = int(args.ctx_size) // int(args.parallel)
+    settings = fake.Settings(args.alias.split(",")[0], "llama.cpp", itl_s=0.005 if mode == "paced" else 0.0, context=context)
     fault = fake.Fault("error_500" if mode == "badwarm" else None)
     serving = fake.serve(args.host, int(args.port), fake.FakeEngine(settings, token, fault, {"slow": 0.8, "stuck": 60.0}.get(mode, 0.0)))
     if mode == "stubborn":
