@@ -99,8 +99,8 @@ def _svg(plot: Plot, known: Sequence[Spot]) -> str:
     for x, what in plot.marks:
         if low_x <= x <= high_x:
             side, shift = ("said left", -3) if at_x(x) > 0.7 * WIDTH else ("said", 3)  # a word at the right edge would be cut
-            parts.append(f"<path class='mark' d='M{at_x(x)} {TOP}V{HEIGHT - BOTTOM}'/><text class='{side}' x='{at_x(x) + shift}' y='{TOP + 9}'>"
-                         f"{escape(what)}</text>")  # fmt: skip
+            parts.append(f"<path class='mark' d='M{at_x(x)} {TOP}V{HEIGHT - BOTTOM}'/>")
+            parts.append(f"<text class='{side}' x='{at_x(x) + shift}' y='{TOP + 9}'>{escape(what)}</text>")
     for number, series in enumerate(plot.series):
         parts.append(_drawn(series, _colour(plot, number), at_x, at_y))
     return "".join(parts) + "</svg>"
