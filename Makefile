@@ -55,7 +55,7 @@ dashboard/node_modules/.installed: dashboard/package.json dashboard/package-lock
 	@touch $@
 
 browser: $(VENV)/.browser ## what the tests in a browser need beside Debian's chromium: Playwright, axe-core and, where npm is, the dashboard's own tools
-	@! command -v npm >/dev/null || $(MAKE) -s dashboard/node_modules/.installed
+	@! { command -v npm && node -e 'process.exit(process.versions.node.split(".")[0] < 20)'; } >/dev/null 2>&1 || $(MAKE) -s dashboard/node_modules/.installed
 
 $(VENV)/.browser: requirements/browser.txt $(VENV)/.installed
 	@$(BIN)/python -m pip install -qq --disable-pip-version-check --no-deps -r requirements/browser.txt

@@ -31,9 +31,9 @@ export class Refused extends Error {
   }
 }
 
-let unknownCaller: () => void = () => undefined;
+let unknownCaller: (why: string) => void = () => undefined;
 /** `act` is called whenever the gateway asks for a (better) key. */
-export function onUnknownCaller(act: () => void): void {
+export function onUnknownCaller(act: (why: string) => void): void {
   unknownCaller = act;
 }
 
@@ -71,6 +71,6 @@ export function refusalIn(value: unknown, status: number): Refused {
 
 async function refusalOf(answer: Response): Promise<Refused> {
   const refused = refusalIn(await answer.json().catch(() => null), answer.status);
-  if (answer.status === 401 && refused.code === "invalid_api_key" && !answer.url.includes("/admin/")) unknownCaller();
+  if (answer.status === 401 && refused.code === "invalid_api_key" && !answer.url.includes("/admin/")) unknownCaller(refused.message);
   return refused;
 }

@@ -10,7 +10,7 @@ import { Keys } from "./pages/keys";
 import { Models } from "./pages/models";
 import { Plan } from "./pages/plan";
 import { Refusals } from "./pages/refusals";
-import { SignIn } from "./pages/sign_in";
+import { type Locked, SignIn } from "./pages/sign_in";
 import { applyTheme, theme, type Theme } from "./theme";
 import type { Me } from "./types";
 
@@ -29,27 +29,27 @@ function place(): { name: string; wish: URLSearchParams } {
 
 export function App() {
   const [me, setMe] = useState<Me | null>(null);
-  const [locked, setLocked] = useState<string | true | null>(null);
+  const [locked, setLocked] = useState<Locked | null>(null);
   const [error, setError] = useState<Refused | null>(null);
   const here = usePlace();
   const enter = () => ask<Me>("GET", "/v1/me").then((caller) => { setMe(caller); setError(null); }).catch((failed: Refused) => {
     if (failed.status !== 401) setError(failed);
   });
   useEffect(() => {
-    onUnknownCaller(() => {
-      setLocked(key() === null ? true : "The key is not valid any more; sign in again.");
+    onUnknownCaller((why) => {
+      setLocked({ why, wrong: key() === null ? null : "The key is not valid any more; sign in again." });
       setKey(null);
       setMe(null);
     });
     void enter();
   }, []);
-  if (locked !== null && me === null) return <SignIn before={locked === true ? null : locked} done={(caller) => { setMe(caller); setLocked(null); }} />;
+  if (locked !== null && me === null) return <SignIn before={locked} done={(caller) => { setMe(caller); setLocked(null); }} />;
   if (me === null) return <main class="sign-in">{error === null ? <p>Asking the gateway…</p> : <><Trouble error={error} /><button onClick={enter}>Try again</button></>}</main>;
   const Page = PAGES.find(([name]) => name === here.name)![2];
   return (
     <>
       <a class="skip" href="#main" onClick={(event) => { event.preventDefault(); document.getElementById("main")!.focus(); }}>Skip to the page</a>
-      <Side here={here.name} me={me} leave={() => { setKey(null); setMe(null); setLocked(true); }} />
+      <Side here={here.name} me={me} leave={() => { setKey(null); setMe(null); setLocked({ why: null, wrong: null }); }} />
       <main id="main" tabIndex={-1}><Page key={here.name} me={me} wish={here.wish} /></main>
     </>
   );

@@ -41,8 +41,10 @@ export async function keep(picture: Picture): Promise<void> {
   database.close();
 }
 
-export async function forget(at: number): Promise<void> {
+/** One, or all. */
+export async function forget(at?: number): Promise<void> {
   const database = await open();
-  await finished(database.transaction("pictures", "readwrite").objectStore("pictures").delete(at));
+  const store = database.transaction("pictures", "readwrite").objectStore("pictures");
+  await finished(at === undefined ? store.clear() : store.delete(at));
   database.close();
 }

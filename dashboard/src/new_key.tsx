@@ -41,7 +41,7 @@ export function NewKey({ made }: { made: () => void }) {
         <div class="secret" role="status">
           <p>The key of {key.name}. It is shown this once; nothing keeps it.</p>
           <p><code>{key.key}</code></p>
-          <p><button onClick={() => void navigator.clipboard?.writeText(key.key!)}>Copy</button> <button onClick={() => setKey(null)}>Done</button></p>
+          <p>{window.isSecureContext ? <button onClick={() => void navigator.clipboard.writeText(key.key!)}>Copy</button> : null} <button onClick={() => setKey(null)}>Done</button></p>
         </div>
       )}
     </>

@@ -12,6 +12,7 @@ from services.sizing.types import ImageWorkload, Placement, Plan
 def banner(url: str, plan: Plan, states: dict[str, tuple[str, str | None]], seconds: float) -> str:
     """The ready banner, plain text."""
     lines = ["", f"rigserve is ready after {seconds:.1f} s", f"  gateway  {url}   (OpenAI base URL: {url}/v1)"]
+    lines.append(f"  browser  {url}/dashboard")
     for card in plan.cards:
         label = "   simulated: true" if card.simulated else ""
         lines.append(f"  card     {card.name}, {gib(card.total_bytes)}{label}")

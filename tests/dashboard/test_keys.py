@@ -25,6 +25,7 @@ def sign_in(page: Page, secret: str) -> None:
 
 def test_a_wrong_key_gets_nobody_in_and_is_not_kept(keyed: Keyed, open_page: Open) -> None:
     page = open_page(keyed.gateway.url + "/dashboard")
+    page.get_by_text("It says: ").wait_for()
     sign_in(page, "rs-wrong")
     assert "API key is missing, unknown, expired or revoked" in page.get_by_role("alert").inner_text()
     assert page.evaluate("JSON.stringify(sessionStorage)") == "{}"

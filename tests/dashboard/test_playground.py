@@ -105,7 +105,7 @@ def test_an_image_with_progress_is_kept_in_this_browser(rig: Rig, open_page: Ope
     page.reload()
     picture.wait_for()
     page.wait_for_function("() => document.querySelector('.gallery img').naturalWidth === 256")
-    page.get_by_role("button", name="Remove").click()
+    page.get_by_role("button", name="Remove the picture").click()
     picture.wait_for(state="detached")
     page.reload()
     page.get_by_text("Nothing yet.").wait_for()

@@ -55,7 +55,7 @@ export function Chat({ me, wish }: PageOf) {
           <textarea id="system" rows={2} value={system} onInput={(event) => setSystem(event.currentTarget.value)} />
         </details>
       </div>
-      <div role="log" aria-label="Conversation"><ol class="turns">
+      <div role="log" aria-label="Conversation" aria-busy={running !== null}><ol class="turns">
         {turns.map((turn) => <Said key={turn.id} turn={turn} live={running !== null && turn.id === turns.at(-1)!.id} />)}
       </ol></div>
       <form class="say" onSubmit={say}>
@@ -75,7 +75,7 @@ function Said({ turn, live }: { turn: Turn; live: boolean }) {
   return (
     <li class={`turn ${message.role}`}>
       <p class="speaker">{message.role === "user" ? "You" : "Model"}</p>
-      <div class="said" aria-live="off">{message.content}{live && message.content === "" ? <span class="small">waiting for the first token…</span> : null}</div>
+      <div class="said">{message.content}{live && message.content === "" ? <span class="small">waiting for the first token…</span> : null}</div>
       {told === undefined ? null : <p class="small meter">{meter(told)}{turn.ended === "stopped" ? "; stopped" : ""}</p>}
       {turn.ended === "stopped" && told === undefined ? <p class="small">stopped before the first token</p> : null}
       {error === undefined ? null : (

@@ -60,7 +60,7 @@ export function Images({ me, wish }: PageOf) {
           <div class="reports">{error.fit.map((report) => <ReportBar key={report.card_id} report={report} />)}</div>
         </div>
       )}
-      <h2>Made here</h2>
+      <div class="page-head made"><h2>Made here</h2>{made.length === 0 ? null : <button onClick={() => { setMade([]); void forget(); }}>Remove all</button>}</div>
       <p class="small">Kept in this browser only: the last 24.</p>
       {made.length === 0 ? <p class="empty">Nothing yet.</p> : null}
       <ul class="gallery" aria-label="Pictures">
