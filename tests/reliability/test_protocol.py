@@ -271,7 +271,10 @@ def test_a_flood_of_connections(narrow: Stack, seen: Seen) -> None:
     time.sleep(0.3)
     assert narrow.gateway.process.poll() is None
     assert narrow.gateway.post(CHAT, chat(max_tokens=1)).status_code == 200
-    assert narrow.rose(REFUSED, code="too_many_connections") > 3000
+    # Those that came in time for one of the 1,050 places were cut for saying nothing: how many depends on how fast 5,000 come.
+    refused, silent = (narrow.rose(REFUSED, code=code) for code in ("too_many_connections", "head_timeout"))
+    assert refused > 0
+    assert refused + silent == 5000
     assert open_files(narrow) < 100
     seen(flood="5,000: cut beyond the limit, served afterwards, no descriptor stays")
 
