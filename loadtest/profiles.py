@@ -34,7 +34,7 @@ PROFILES = {
     "wont-fit": Profile({"wont_fit": 4, "probe": 1}, "requests that no card can hold: each must be refused, fast, with a reason"),
     "abuse": Profile(
         {"abuse": 3, "canceller": 2, "slow_reader": 1, "chat_stream": 2},
-        "malformed requests, clients that leave or read slowly, among good ones",
+        "malformed requests, clients that leave or read slowly, among good ones", sheds=True,
     ),
 }
 
