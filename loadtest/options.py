@@ -14,8 +14,8 @@ from loadtest.lengths import read_lengths
 from loadtest.profiles import PROFILES, read_weights, usable
 from loadtest.shapes import SHAPES
 from loadtest.spec import DEFAULT_URL, Spec, base_url
-from loadtest.target import TargetError, look_at
-from loadtest.workload import read_prompts
+from loadtest.target import TargetError, lacks, look_at
+from loadtest.workload import COMPLETIONS, EMBEDDINGS, read_prompts
 
 LARGEST_FILE_BYTES = 64 * 2**20
 Callback = Callable[[click.Context, click.Parameter, Any], Any]
@@ -129,6 +129,11 @@ def spec_of(given: dict[str, Any]) -> Spec:
     key_file = given["api_key_file"] or None
     target = look_at(given["url"], key_file, given["chat_model"] or None, given["image_model"] or None)
     mix = usable(profile, target.chat_model, target.image_model, weights)
+    for kind, path in (("completions", COMPLETIONS), ("embeddings", EMBEDDINGS)):
+        # Chat alone is what every server has; a mix that was asked for by --weights is sent as it is.
+        if kind in mix and weights is None and len(mix) > 1 and lacks(given["url"], path, key_file):
+            click.echo(f"{given['url']} has no {path}: left out")
+            del mix[kind]
     if not mix:
         raise TargetError(f"{given['url']} serves no model for the profile {given['profile']}.")
     steps, counts = (tuple(int(value) for value in given[name]) for name in ("image_steps", "image_counts"))

@@ -39,12 +39,12 @@ class _NoRedirect(urllib.request.HTTPRedirectHandler):
 _OPENER = urllib.request.build_opener(_NoRedirect)
 
 
-def read_url(url: str, key_file: str | None, timeout_s: float = TIMEOUT_S) -> tuple[int, bytes, Any]:
-    """(status, body, headers) of a GET. Raises TargetError where there is no answer."""
-    headers = {"Accept-Encoding": "identity"}
+def read_url(url: str, key_file: str | None, timeout_s: float = TIMEOUT_S, body: bytes | None = None) -> tuple[int, bytes, Any]:
+    """(status, body, headers) of a GET, or of a POST of JSON. Raises TargetError where there is no answer."""
+    headers = {"Accept-Encoding": "identity"} | ({"Content-Type": "application/json"} if body is not None else {})
     if key_file:
         headers["Authorization"] = f"Bearer {read_key(key_file)}"
-    request = urllib.request.Request(url, headers=headers)  # noqa: S310
+    request = urllib.request.Request(url, data=body, headers=headers)  # noqa: S310
     try:
         with _OPENER.open(request, timeout=timeout_s) as answer:
             return answer.status, answer.read(), answer.headers
@@ -63,6 +63,14 @@ def read_key(key_file: str) -> str:
     if not key or not key.isprintable() or not key.isascii():
         raise TargetError(f"The key file {key_file} holds no key: one line of plain characters is expected.")
     return key
+
+
+def lacks(url: str, path: str, key_file: str | None) -> bool:
+    """Whether a server has no such route: an empty request gets 404, 405 or 501, where a route that is there finds fault with it."""
+    try:
+        return read_url(url + path, key_file, body=b"{}")[0] in (404, 405, 501)
+    except TargetError:
+        return False  # what is wrong there will show in the load
 
 
 def look_at(url: str, key_file: str | None, chat_model: str | None = None, image_model: str | None = None) -> Target:
