@@ -112,7 +112,8 @@ def parse_arguments(argv: list[str]) -> Settings:
     for name in Limits.__slots__:
         flag = "--limit-" + name.replace("_", "-")
         default = getattr(limits, name)
-        parser.add_argument(flag, type=type(default), default=default, help=f"default {default:g}")
+        said = "learned" if default is None else f"{default:g}"
+        parser.add_argument(flag, type=int if default is None else type(default), default=default, help=f"default: {said}")
     for name in BreakerLimits.__slots__:
         flag, default = "--breaker-" + name.replace("_", "-"), getattr(BreakerLimits(), name)
         parser.add_argument(flag, type=_seconds if name.endswith("_s") else type(default), default=default, help=f"default {default:g}")

@@ -127,15 +127,17 @@ def _until_ready_s(backend: Backend, now: float) -> float:
 
 def check_text(request: TextRequest, served: Served) -> None:
     """1. Pictures for a model that can't see: 400. 2. More output than the largest context: 400. 3. More answers at once than any placement
-    holds sequences: 400. 4. A token that the model has not: 400. 5. A constraint that a llama.cpp of the model would not read: 400."""
+    holds sequences, where that is known: 400. 4. A token that the model has not: 400. 5. A constraint that a llama.cpp of the model would
+    not read: 400."""
     if request.pictures and not served.takes_pictures:  # 1
         raise InvalidValue(f"{served.id} reads text only; leave the picture parts out.", param="messages")
     context = served.context_tokens
     if context is not None and request.output_tokens >= context:  # 2
         raise context_exceeded(request, None, served)
     if request.n > 1:  # 3
-        sequences = max(backend.lane.slots for backend in served.backends)
-        if request.n > sequences:
+        lanes = [backend.lane for backend in served.backends]
+        sequences = max(lane.slots for lane in lanes)
+        if request.n > sequences and not any(lane.slots_are_learned for lane in lanes):
             raise InvalidValue(f"n must be at most {sequences}: {served.id} holds {sequences} sequences at once.", param="n")
     bias = request.body.get("logit_bias")
     vocabulary = served.spec.text.vocab_size if bias and served.spec and served.spec.text else None

@@ -124,7 +124,8 @@ def from_placement(placement: Placement, card: Card | None, endpoint: Mapping[st
 
 
 def from_flag(number: int, model_id: str, url: str, spec: ModelSpec | None, limits: Limits) -> Backend:
-    """The backend of one `--backend MODEL=URL`. Raises ValueError with a sentence, naming the model, when the URL is none."""
+    """The backend of one `--backend MODEL=URL`; slots that nobody has set are learned, an image engine has one.
+    Raises ValueError with a sentence, naming the model, when the URL is none."""
     try:
         origin = parse_origin(url)
     except ValueError as error:

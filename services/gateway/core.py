@@ -148,9 +148,9 @@ class Gateway:
                 backend.breaker.succeeded(now)
             backend.finished += outcome.ending is Ending.SERVED
             backend.failed += outcome.ending is Ending.FAILED
-            unit_s = outcome.unit_s
-            if unit_s is not None and unit_s > 0:
-                backend.lane.learn(unit_s)
+            measured = outcome.measured()
+            if measured is not None and backend.lane.measured(measured) and not backend.retired:
+                self.dispatcher.slots_grew(backend.model_id)
         self.request_log.add(outcome.log_line())
 
     def ended_by(self, outcome: Outcome, error: ApiError, ending: Ending) -> None:

@@ -8,8 +8,11 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import replace
 
-from services.gateway.scheduler import PASS_S, Changes, ModelQueue, QueueIsFull, Seat, Ticket
+from services.gateway.scheduler import PASS_S, Changes, ModelQueue, NobodyServes, QueueIsFull, Seat, Ticket
 from services.wire.errors import DeadlineExceeded, NoAvailableWorker, QueueFull
+
+GONE = "The last worker that could serve this request went away while it waited; try again."
+GONE_RETRY_S = 5.0
 
 
 class Dispatcher:
@@ -25,7 +28,7 @@ class Dispatcher:
         """A seat for the time of the block; given back however the block ends.
 
         Raises QueueFull (also at once when the wait would be longer than `queue_s` or the ticket's own limit), DeadlineExceeded after that
-        long in the queue, NoAvailableWorker when the last lane went away meanwhile.
+        long in the queue, NoAvailableWorker when the last lane that could serve it went away since it was admitted.
         """
         queue = self.queues[model_id]
         seat = await self._take(queue, model_id, ticket, queue_s, again)
@@ -46,6 +49,8 @@ class Dispatcher:
             if full.too_late and full.wait_s is not None:
                 why = f"a slot would become free in about {full.wait_s:.1f} s, later than the {limit_s:g} s that this request may wait"
             raise QueueFull(f"{model_id} is busy and {why}; try again later.", retry_after_s=full.wait_s or 1.0) from None
+        except NobodyServes:
+            raise NoAvailableWorker(GONE, retry_after_s=GONE_RETRY_S) from None
         if seat is not None:
             return seat
         future: asyncio.Future[Seat] = asyncio.get_running_loop().create_future()
@@ -56,6 +61,8 @@ class Dispatcher:
                 return await future
         except BaseException as error:  # whatever ends the wait, a cancellation too, must give the place back; it is raised again
             queue.cancel(ticket)
+            if queue.shares_cards:
+                self._apply(queue, Changes())  # text gives way to an image that waits: that may be over now
             if future.done() and not future.cancelled() and future.exception() is None:
                 # The seat came in the same moment as the end of the wait: nobody else would give it back.
                 self._apply(queue, queue.give_back(future.result(), time.monotonic(), served=False))
@@ -111,8 +118,7 @@ class Dispatcher:
         for ticket in changes.orphaned:
             future = self._futures.get(ticket)
             if future is not None and not future.done():
-                message = "The last worker that could serve this request went away while it waited; try again."
-                future.set_exception(NoAvailableWorker(message, retry_after_s=5.0))
+                future.set_exception(NoAvailableWorker(GONE, retry_after_s=GONE_RETRY_S))
 
     def _watch(self, queue: ModelQueue) -> None:
         """Someone waits although a lane is open: it hopes for a faster one, and time changes what is best for it."""

@@ -22,6 +22,7 @@ from services.wire.errors import InvalidValue
 INT64 = 2**63
 MAX_TOKENS = 2**20
 MAX_N = 8
+MAX_PRIORITY = 9
 NAMED_IN_HEADER = 20
 
 _bias = mapping(300, number(-100, 100), lambda key: key.isascii() and key.isdigit() and len(key) <= 7, "token ids",
@@ -74,6 +75,7 @@ SAMPLING: dict[str, Check] = {
     "response_format": schema((dict,)),
     "structured_outputs": schema((dict,)),
     "user": text(1000),
+    "priority": integer(0, MAX_PRIORITY),
 }
 
 CHAT: dict[str, Check] = SAMPLING | {

@@ -6,6 +6,7 @@ import re
 from typing import Any
 
 from services.gateway.checks import Check, boolean, integer, number, one_of, text
+from services.gateway.fields import MAX_PRIORITY
 from services.wire.errors import InvalidValue
 from services.wire.images import (
     FORMATS,
@@ -52,6 +53,7 @@ IMAGE: dict[str, Check] = {
     "lora": Check(_lora, {"type": "string", "pattern": f"^{LORA.pattern}$"}),
     "lora_scale": number(0, MAX_LORA_SCALE),
     "user": text(1000),
+    "priority": integer(0, MAX_PRIORITY),
 }
 EDIT: dict[str, Check] = IMAGE | {
     "images": Check(lambda name, value: None, {"type": "array", "items": _PICTURE, "minItems": 1, "maxItems": 1}),
@@ -59,6 +61,6 @@ EDIT: dict[str, Check] = IMAGE | {
     "strength": number(0, 1, above=True),
 }
 # What a form, which knows text only, means by it.
-WHOLE_NUMBERS = ("n", "output_compression", "partial_images", "steps", "seed")
+WHOLE_NUMBERS = ("n", "output_compression", "partial_images", "steps", "seed", "priority")
 NUMBERS = ("guidance_scale", "lora_scale", "strength")
 TRUE_OR_FALSE = ("stream",)

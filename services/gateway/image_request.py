@@ -36,6 +36,7 @@ class ImageRequest:
     response_format: Literal["b64_json", "url"] | None
     dropped: tuple[str, ...]
     own_px: tuple[int, int] | None = None
+    priority: int = 0
 
     @property
     def stream(self) -> bool:
@@ -82,11 +83,12 @@ def _request(
         raise InvalidValue("prompt is required.", param="prompt")
     if body.get("stream") and body.get("response_format") == "url":
         raise InvalidValue("response_format must be b64_json in a stream: its events carry the pictures.", param="response_format")
-    n, size = body.get("n") or 1, body.get("size")
+    n, size, priority = body.get("n") or 1, body.get("size"), body.pop("priority", None) or 0
     if body.get("partial_images") and n > 1:
         raise InvalidValue("partial_images are sent of one image only; leave n out.", param="partial_images")
     size_px = None if size in (None, "auto") else _size(size)
-    return ImageRequest(route, body, body.get("model"), size_px, n, body.get("steps"), body.get("response_format"), dropped, own_px)
+    given = body.get("response_format")
+    return ImageRequest(route, body, body.get("model"), size_px, n, body.get("steps"), given, dropped, own_px, priority)
 
 
 def definite_size(request: ImageRequest, geometry: ImageGeometry | None, largest: Need | None) -> tuple[int, int] | None:

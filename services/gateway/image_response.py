@@ -16,7 +16,7 @@ from services.gateway.image_request import ImageRequest
 from services.gateway.image_stream import ImageStream
 from services.gateway.outcome import Ending, Outcome, Phase
 from services.gateway.phases import PhaseTimer
-from services.gateway.scheduler import Need
+from services.gateway.scheduler import Need, Ticket
 from services.gateway.seated import SeatedResponse
 from services.gateway.upstream import Exchange, UpstreamError
 from services.wire.errors import BackendFailed, DeadlineExceeded
@@ -44,8 +44,10 @@ class ImageResponse(SeatedResponse):
         self._body = request.for_engine(served.id, size_px)
         self._owner = outcome.caller.id if outcome.caller else None
 
-    async def need(self) -> Need:
-        return Need(width_px=self.size_px[0], height_px=self.size_px[1]) if self.size_px else Need()
+    async def ticket(self) -> Ticket:
+        """It takes a turn for each picture."""
+        need = Need(width_px=self.size_px[0], height_px=self.size_px[1]) if self.size_px else Need()
+        return Ticket(need, priority=self.request.priority, key=self._owner, cost=self.request.n)
 
     async def attempt(self, backend: Backend) -> None:
         """Until the first byte is sent, whatever fails is an attempt that another backend may make better."""

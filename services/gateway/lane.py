@@ -87,15 +87,19 @@ class Lane:
         """One more measurement of `unit_s`."""
         self.speed.learn(unit_s)
 
-    def measured(self, measured: Measured) -> None:
-        """One more finished request with all that is known of it: the speed, and the slots when they are learned."""
+    def measured(self, measured: Measured) -> bool:
+        """One more finished request with all that is known of it: the speed, and the slots when they are learned. Whether there are more of
+        them now."""
         self.speed.learn(measured.unit_s)
         waited = waited_inside(measured, self.speed.prompt_s)
         if measured.first_s is not None and not waited:
             self.speed.learn_prompt(measured.first_s, measured.prompt_tokens, measured.unit_s)
-        if self._learner is not None:
-            self._learner.learn(measured, waited)
-            self.slots = self._learner.slots
+        if self._learner is None:
+            return False
+        before = self.slots
+        self._learner.learn(measured, waited)
+        self.slots = self._learner.slots
+        return self.slots > before
 
     def remember(self, prefix: int) -> None:
         """It has seen this beginning of a prompt; the last PREFIXES are kept."""

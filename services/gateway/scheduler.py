@@ -9,10 +9,10 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from services.gateway.lane import Lane
-from services.gateway.tickets import Need, QueueIsFull, Ticket
+from services.gateway.tickets import Need, NobodyServes, QueueIsFull, Ticket
 from services.gateway.waiting_line import WaitingLine
 
-__all__ = ["Changes", "Lane", "ModelQueue", "Need", "QueueIsFull", "Seat", "Ticket"]
+__all__ = ["Changes", "Lane", "ModelQueue", "Need", "NobodyServes", "QueueIsFull", "Seat", "Ticket"]
 
 EWMA_WEIGHT = 0.05
 TIE = 0.2
@@ -55,25 +55,36 @@ class ModelQueue:
         """A seat now, or None: the ticket waits.
 
         1. A lane that is ready, holds the request, has not failed it and has a free slot: the fastest.
-        2. None is free. A request that was already served once (`again`) waits at the front, whatever the limit.
-        3. The queue is full, or its key already has half of the queue: QueueIsFull.
-        4. It would wait longer than it may: QueueIsFull, `too_late`.
-        5. It waits, behind its equals.
+        2. No lane that is ready will ever be free for it (the others went away since it was admitted): NobodyServes.
+        3. None is free. A request that was already served once (`again`) waits at the front, whatever the limit.
+        4. The queue is full, or its key already has half of the queue: QueueIsFull.
+        5. It would wait longer than it may: QueueIsFull, `too_late`.
+        6. It waits, behind its equals.
         """
         self._rest(now)
         lane = self.pick(ticket)
         if lane is not None:  # 1
             return self._take(lane, ticket, now)
-        if not again:  # 2
+        if not self.can_serve(ticket):  # 2
+            raise NobodyServes
+        if not again:  # 3
             full = len(self.waiting) >= self.limit
-            if full or (ticket.key is not None and self.waiting.of_key(ticket.key) >= max(1, self.limit // 2)):  # 3
+            if full or (ticket.key is not None and self.waiting.of_key(ticket.key) >= max(1, self.limit // 2)):  # 4
                 raise QueueIsFull(len(self.waiting), self.expected_wait_s(now))
-            if ticket.queue_s is not None:  # 4
+            if ticket.queue_s is not None:  # 5
                 wait_s = self.expected_wait_s(now, ticket)
                 if wait_s is not None and wait_s > ticket.queue_s:
                     raise QueueIsFull(len(self.waiting), wait_s, too_late=True)
-        self.waiting.enter(ticket, now, front=again)  # 5
+        self.waiting.enter(ticket, now, front=again)  # 6
         return None
+
+    def at_once(self, ticket: Ticket, now: float) -> Seat | None:
+        """A seat for one who would not wait; None when nobody gets one without waiting."""
+        if self.waiting:
+            return None
+        self._rest(now)
+        lane = self.pick(ticket)
+        return None if lane is None else self._take(lane, ticket, now)
 
     def pick(self, ticket: Ticket, waited_s: float = 0.0, ahead: int | None = None) -> Lane | None:
         """The free lane that is fastest by its learned seconds per token.

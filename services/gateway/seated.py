@@ -10,6 +10,7 @@ import asyncio
 import contextlib
 import time
 from abc import abstractmethod
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import orjson
@@ -20,7 +21,7 @@ from services.gateway.backends import Backend
 from services.gateway.engine_errors import AttemptFailed
 from services.gateway.keep_alive import KeepAlive
 from services.gateway.outcome import Ending, Outcome, Phase
-from services.gateway.scheduler import Need, Ticket
+from services.gateway.scheduler import Ticket
 from services.wire.errors import ApiError, InternalError
 from services.wire.sse import error_event
 
@@ -51,8 +52,8 @@ class SeatedResponse(Response):
         self._send: Send
 
     @abstractmethod
-    async def need(self) -> Need:
-        """What the request asks of a backend. Raises ApiError when none can hold it."""
+    async def ticket(self) -> Ticket:
+        """What the request asks of a backend, for whom and how urgently. Raises ApiError when none can hold it."""
 
     @abstractmethod
     async def attempt(self, backend: Backend) -> None:
@@ -106,7 +107,7 @@ class SeatedResponse(Response):
 
     async def _serve(self) -> None:
         """1. What does it need? 2. A seat, and an attempt. 3. One more on another backend, if nothing was sent and one could do better."""
-        ticket = Ticket(await self.need(), self.tried, key=self.outcome.key_id)  # 1
+        ticket = await self.ticket()  # 1
         self.outcome.phase = Phase.QUEUED
         asked_s = time.monotonic()
         for number in range(1 + len(self.tried), ATTEMPTS + 1):
@@ -114,14 +115,14 @@ class SeatedResponse(Response):
                 async with self.gateway.roles.seat(self, ticket, again=number > 1) as seat:  # 2
                     backend = self.gateway.fleet.backends[seat.lane.id]
                     outcome = self.outcome
-                    outcome.backend, outcome.attempts, outcome.seated_s = backend, number, seat.since_s
+                    outcome.backend, outcome.attempts, outcome.seated_s, outcome.level = backend, number, seat.since_s, seat.level
                     if outcome.queue_s is None:
                         outcome.queue_s = max(0.0, seat.since_s - asked_s)
                     await self.attempt(backend)
                     return
             except AttemptFailed as failure:
                 self.gateway.attempt_failed(backend, failure)
-                ticket = Ticket(ticket.need, ticket.avoid | {backend.id}, key=ticket.key)
+                ticket = replace(ticket, avoid=ticket.avoid | {backend.id})
                 if not failure.retry or number == ATTEMPTS or not self.served.queue.can_serve(ticket) or not self.gateway.may_retry():
                     raise failure.error from None  # 3
                 self.outcome.phase = Phase.QUEUED

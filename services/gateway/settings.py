@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -17,8 +18,9 @@ class Deadlines:
     `head_s`: until the head of a request is whole, from the connection or its first byte on. `first_byte_s` is the least: it grows to five
     times the predicted prefill of a long prompt. `inter_token_s`: between two reads of a stream. `write_s`: until a client takes what is
     ready for it. `image_s`: the least for an image job, which may take three times its predicted time. `total_s`: everything after the
-    queue. `connect_s`: a network loses a packet now and then, and it is sent again after 1 s; a container that is gone never answers, and
-    another may be tried.
+    queue. `ttft_s`: the first token is wanted within so long, so a request for text that would wait longer for a seat is refused at once
+    (tickets.queue_limit_s; `queue_s` holds too, and batch requests have that alone). `connect_s`: a network loses a packet now and then,
+    and it is sent again after 1 s; a container that is gone never answers, and another may be tried.
     """
 
     connect_s: float = 1.3
@@ -26,6 +28,7 @@ class Deadlines:
     body_s: float = 60.0
     queue_s: float = 30.0
     image_queue_s: float = 300.0
+    ttft_s: float = math.inf
     tokenize_s: float = 10.0
     first_byte_s: float = 30.0
     inter_token_s: float = 30.0
@@ -36,14 +39,14 @@ class Deadlines:
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """Sizes. `queue`: requests that may wait for each text model; `image_queue`: the same for each image model. `connections`: clients at
-    once, fewer where file descriptors are few."""
+    """Sizes. `backend_slots`: requests at a time on each `--backend`; None: learned. `queue`: requests that may wait for each text model;
+    `image_queue`: the same for each image model. `connections`: clients at once, fewer where file descriptors are few."""
 
     body_bytes: int = 10 * 1024 * 1024
     answer_bytes: int = 256 * 1024 * 1024
     queue: int = 64
     image_queue: int = 16
-    backend_slots: int = 1024
+    backend_slots: int | None = None
     picture_bytes: int = 256 * 1024 * 1024
     picture_s: float = 3600.0
     connections: int = 4096

@@ -23,7 +23,8 @@ Route = Literal["/v1/chat/completions", "/v1/completions"]
 
 
 class TextRequest(NamedTuple):  # not a frozen dataclass: made once a request, and those take four times as long to make
-    """`raw` is the body as it came; `dropped` names the fields that don't go on; `pictures` counts the picture parts."""
+    """`raw` is the body as it came; `dropped` names the fields that don't go on; `pictures` counts the picture parts. `priority` is for the
+    queue here and no longer in `body`: a vLLM that does not schedule by it refuses it; None: not named."""
 
     route: Route
     raw: bytes
@@ -35,6 +36,7 @@ class TextRequest(NamedTuple):  # not a frozen dataclass: made once a request, a
     n: int
     dropped: tuple[str, ...]
     pictures: int
+    priority: int | None = None
 
     @property
     def chat(self) -> bool:
@@ -62,12 +64,13 @@ class TextRequest(NamedTuple):  # not a frozen dataclass: made once a request, a
     def for_engine(self, model_id: str) -> bytes:
         """The body that the engine gets: the client's own bytes unless something must change.
 
-        1. A field must go, the model was named by an alias, or the stream options lack the usage: written anew.
+        1. A field must go (the priority too), the model was named by an alias, or the stream options lack the usage: written anew.
         2. A stream without stream options: they are added at the end of the client's bytes.
         3. The client's bytes.
         """
         options = self.body.get("stream_options")
-        if self.dropped or self.model != model_id or (self.stream and options is not None and not self.asks_usage):  # 1
+        own = self.dropped or self.priority is not None
+        if own or self.model != model_id or (self.stream and options is not None and not self.asks_usage):  # 1
             body = {name: value for name, value in self.body.items() if name not in self.dropped} | {"model": model_id}
             if self.stream:
                 body["stream_options"] = (options or {}) | {"include_usage": True}
@@ -90,6 +93,7 @@ def read_text_request(route: Route, raw: bytes) -> TextRequest:
     dropped = fields.check_fields(body, fields.CHAT if chat else fields.COMPLETION)
     for name in dropped:  # not checked, so nothing may read it: max_completion_tokens of a completion might be a text
         del body[name]
+    priority = body.pop("priority", None)
     pictures = check_messages(body["messages"]) if chat else _check_prompt(body["prompt"])
     if chat:
         check_choice(body)
@@ -101,7 +105,7 @@ def read_text_request(route: Route, raw: bytes) -> TextRequest:
     if (body.get("min_tokens") or 0) > (max_tokens or fields.MAX_TOKENS):
         raise InvalidValue("min_tokens must not be more than max_tokens.", param="min_tokens")
     asks_usage = bool(options and options.get("include_usage"))
-    return TextRequest(route, raw, body, body["model"], stream, asks_usage, max_tokens, body.get("n") or 1, dropped, pictures)
+    return TextRequest(route, raw, body, body["model"], stream, asks_usage, max_tokens, body.get("n") or 1, dropped, pictures, priority)
 
 
 def _check_prompt(value: Any) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import time
 from typing import TYPE_CHECKING
 
@@ -16,11 +17,13 @@ from services.gateway.engine_errors import AttemptFailed, of_answer, of_grammar,
 from services.gateway.fields import header_value
 from services.gateway.outcome import Ending, Outcome, Phase
 from services.gateway.phases import PhaseTimer
-from services.gateway.scheduler import Need
+from services.gateway.scheduler import Need, Ticket
 from services.gateway.seated import END_OF_ANSWER_S, SeatedResponse
 from services.gateway.settings import Deadlines
 from services.gateway.stream import TextStream
 from services.gateway.text_request import TextRequest
+from services.gateway.text_ticket import text_ticket
+from services.gateway.tickets import queue_limit_s
 from services.gateway.tools import grammar_param
 from services.gateway.upstream import Exchange, UpstreamError
 from services.wire.errors import BackendFailed, DeadlineExceeded
@@ -41,11 +44,21 @@ class TextResponse(SeatedResponse):
     ) -> None:
         super().__init__(gateway, served, outcome, header_value(request.dropped), tried)
         self.request = request
+        outcome.sequences = request.n
         self.queue_s = gateway.settings.deadlines.queue_s
         self._body = request.for_engine(served.id)
         self._prompt_tokens: int | None = None
 
-    async def need(self) -> Need:
+    async def ticket(self) -> Ticket:
+        """What is left of the time to its first token, once its prompt is taken off, is how long it may wait."""
+        need = await self._need()
+        goal_s, queue_s = self.gateway.settings.deadlines.ttft_s, None
+        if goal_s < math.inf and not self.request.priority:
+            prompt_tokens = self._prompt_tokens or int(len(self.request.raw) / BYTES_PER_TOKEN)
+            queue_s = queue_limit_s(goal_s, self.served.queue.prefill_s(prompt_tokens))
+        return text_ticket(self.request, need, self.outcome.key_id, self.tried, queue_s)
+
+    async def _need(self) -> Need:
         """Tokens of context. 1. Certain without asking. 2. The engine counts."""
         certain = certain_need(self.request, self.served)
         if certain is not None:  # 1

@@ -20,6 +20,10 @@ class QueueIsFull(Exception):
         self.too_late = too_late
 
 
+class NobodyServes(Exception):
+    """No lane that is ready could ever take it, so there is nothing to wait for."""
+
+
 @dataclass(frozen=True, slots=True)
 class Need:
     """What a request asks of a lane: tokens of context, or pixels."""
@@ -31,7 +35,8 @@ class Need:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Ticket:
-    """One request that wants a seat.
+    """One request that wants a seat. A request that is tried again gets a fresh one (`dataclasses.replace`): to the queue, two tickets are
+    the same only when they are the same object.
 
     `avoid`: lanes that have already failed it. `prefix`: a hash of how its prompt begins; a lane that has lately seen the same has it
     cached. `priority`: 0 is interactive, each step up lets others go first. `key`: whose request it is, for fairness; None: nobody's in

@@ -22,6 +22,7 @@ from services.gateway.answer import AnswerParser, BadAnswer, Head
 
 HIGH_WATER_BYTES = 256 * 1024
 IDLE_S = 4.0  # uvicorn, under vLLM, closes an idle connection after 5 s: not worth the race
+STALE_S = 0.5  # an idle connection that was closed meanwhile shows it as soon as it is written to
 MAX_IDLE = 256
 MAX_FETCH_BYTES = 64 * 1024 * 1024  # /tokenize names every token of a prompt
 
@@ -281,16 +282,18 @@ class Upstream:
     async def ask(self, request: bytes, connect_s: float) -> Exchange:
         """Sends `request` and waits for the head of the answer.
 
-        1. On the youngest idle connection; when that dies unanswered it was stale, so
-        2. on a new connection, to be had within `connect_s`.
+        1. On the youngest idle connection; when that dies unanswered within STALE_S it was stale, so
+        2. on a new connection, to be had within `connect_s`. (Later it is the engine that died, with the request in its hands: its port
+           may be open again before it can answer, and another backend may be free.)
         Raises UpstreamError. A cancelled caller leaves an aborted connection.
         """
         connection = self.take_idle()
         if connection is not None:
+            asked_s = time.monotonic()
             try:
                 return await self._exchange(connection, request)
             except ConnectionCut as cut:
-                if not cut.unanswered:
+                if not cut.unanswered or time.monotonic() - asked_s > STALE_S:
                     raise
         return await self._exchange(await self.connect(connect_s), request)
 
@@ -325,7 +328,8 @@ class Upstream:
         self.close()
 
     async def connect(self, connect_s: float) -> Connection:
-        """A new connection. Raises ConnectFailed."""
+        """A new connection. Raises ConnectFailed; ConnectionCut when it was lost before anybody could use it: an engine that dies ends the
+        connections it has before its port, so one more gets through, and nobody would be told of its end."""
         origin = self.origin
         self.connects += 1
         loop = asyncio.get_running_loop()
@@ -339,6 +343,8 @@ class Upstream:
             nameless = isinstance(error, socket.gaierror) and error.errno == socket.EAI_NONAME
             why = getattr(error, "strerror", None) or error
             raise ConnectFailed(f"no connection to {origin.url}: {why}", refused, nameless) from None
+        if not connection.usable:
+            raise ConnectionCut("the engine closed the connection as soon as it was made", True)
         return connection
 
     def take_idle(self) -> Connection | None:

@@ -16,6 +16,29 @@ it sees. A prompt does not hold up the tokens of others. `cache_aware` policies 
 answer on it takes over 10 s, rigserve still uses it when nothing else is free: it does not know how long a client is ready to wait for the
 end of an answer.
 """
+LIVE = """## In the gateway
+
+The page is of simulated cards; this is what a running gateway does with the same queue. `tests/reliability/test_routing_live.py` holds it
+to most of it, with engines of unequal speed and nothing configured.
+
+- **Slots.** A placement of a plan has as many as the plan gave it sequences. A `--backend` for text learns them, from 4 on;
+  `--limit-backend-slots N` sets them. An image engine has 1, and each image model a queue of its own.
+- **Speed.** Whatever is served whole teaches its card: seconds per token from a stream's first to its last, of other answers the whole
+  time (a prompt token counts as 0.02 tokens), seconds per picture. What failed, was refused or left by its client teaches nothing.
+- **Priority.** The request field `priority`, 0 to 9, text and images alike: 0, the default, is interactive; each step up (batch is 1) lets
+  others go first, for a while and not for ever. Nobody can go before the interactive. The engine does not see the field.
+- **Fairness.** Keys take turns in the queue, `n` answers or pictures take as many turns, and no key has more than half of a queue.
+- **Deadlines.** A request waits for a seat at most `--deadline-queue-s` (30) or `--deadline-image-queue-s` (300). One that would wait
+  longer, by the measured time of requests and those before it, is refused at once: 429 with that time as Retry-After.
+  `--deadline-ttft-s 2` also refuses interactive text that can't have its first token within 2 s, as in the tables above; it is off
+  unless set, since a slow card's long prompt may take longer than that by itself. With `priority` 1 or more only the queue's holds.
+- **Cached beginnings.** Of cards about equally fast, one that has lately seen the same beginning of a prompt goes first: its first 1024
+  characters, up to the end of the first user message, from requests of 512 bytes on. The key is part of what is compared, so how long a
+  request takes tells nothing of what other keys have asked.
+- **Second attempts.** What failed before its first byte goes to the front of the queue, once, for another card. If none is left it is told
+  so at once. A connection that was kept and is cut more than 0.5 s after a request was written to it was not stale: its engine died, and is
+  not asked again.
+"""
 Key = tuple[str, float, str, int | None]
 
 
@@ -25,7 +48,7 @@ def page(results: list[Result], seeds: int, seconds: float) -> str:
         case = result.case
         found.setdefault((case.mix, case.load, case.policy, case.slower), []).append(result)
     tables = (_targets, _compared, _steady, _cold, _slower, _kinds)
-    return "\n".join([_head(seeds, seconds), *(line for table in tables for line in table(found)), LIMITS])
+    return "\n".join([_head(seeds, seconds), *(line for table in tables for line in table(found)), LIMITS, LIVE])
 
 
 def _head(seeds: int, seconds: float) -> str:

@@ -8,7 +8,7 @@ With --placement it answers GET /status as that placement's worker too (state by
 It prints one line `fake engine ready on http://127.0.0.1:PORT` when it listens. The routes under /fake steer it:
 
     POST /fake/fault {"mode": M, "after_tokens": 3, "times": 1, "delay_s": 8}   the next `times` requests meet M (null: all)
-    POST /fake/settings {"itl_s": 0.1, "ttft_s": 0.0, "context": 64}
+    POST /fake/settings {"itl_s": 0.1, "ttft_s": 0.0, "context": 64, "slots": 4}
     POST /fake/reset      no fault, settings of the command line, counters 0
     GET  /fake/state      {"running", "served", "aborted", "chunks", "heartbeats", "model_connections",
                           "seen": [{"path", "headers", "body"}]}
@@ -29,6 +29,8 @@ import json
 import os
 import signal
 import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -54,6 +56,7 @@ class Settings:
     placement: str | None = None
     card: str = "sim-0"
     worker_state: str = "ready"
+    slots: int | None = None  # texts at a time, the others wait; None: all run
     said: str | None = None  # the text of every answer, in pieces of a few letters; None: w0 w1 w2
     status: dict[str, Any] | None = None  # what the worker's status says else
 
@@ -87,6 +90,8 @@ class FakeEngine:
         self.seen: list[dict[str, Any]] = []
         self.model_connections: set[int] = set()
         self.slot = asyncio.Lock()
+        self.freed = asyncio.Condition()
+        self.generating = 0
 
     def on_abort(self, request: Request, reply: Reply) -> None:
         if request.path in MODEL_ROUTES and request.headers.get("x-request-id") != HEARTBEAT_ID:
@@ -149,11 +154,24 @@ class FakeEngine:
             if request.path in IMAGE_ROUTES:
                 await self.image(request.path, body, fault, reply)
             else:
-                await self.text(request.path, body, fault, reply)
+                async with self.slot_for_text():
+                    await self.text(request.path, body, fault, reply)
             self.served += 1
         finally:
             self.running -= 1
             self.chunks += reply.chunks
+
+    @asynccontextmanager
+    async def slot_for_text(self) -> AsyncIterator[None]:
+        async with self.freed:
+            await self.freed.wait_for(lambda: self.settings.slots is None or self.generating < self.settings.slots)
+            self.generating += 1
+        try:
+            yield
+        finally:
+            self.generating -= 1
+            async with self.freed:
+                self.freed.notify()
 
     async def heartbeat(self, body: dict[str, Any], request: Request, reply: Reply) -> None:
         """A request of the gateway's own: meets the fault, uses none up, and is counted apart."""
@@ -314,6 +332,7 @@ def main() -> None:
     parser.add_argument("--itl-s", type=float, default=0.0)
     parser.add_argument("--step-s", type=float, default=0.0, help="seconds of one denoise step")
     parser.add_argument("--context", type=int, default=2048)
+    parser.add_argument("--slots", type=int, help="texts at a time")
     parser.add_argument("--load-s", type=float, default=0.0, help="seconds of 503 after the start")
     parser.add_argument("--placement", help="answer GET /status too, as the worker of this placement")
     parser.add_argument("--card", default="sim-0", help="the card of that placement")
@@ -321,7 +340,8 @@ def main() -> None:
     args = parser.parse_args()
     token = args.token_file.read_text().strip() if args.token_file else None
     settings = Settings(
-        args.model, args.flavour, args.ttft_s, args.itl_s, args.context, args.step_s, placement=args.placement, card=args.card
+        args.model, args.flavour, args.ttft_s, args.itl_s, args.context, args.step_s, placement=args.placement, card=args.card,
+        slots=args.slots,
     )
     asyncio.run(serve(args.host, args.port, FakeEngine(settings, token, Fault(args.fault), args.load_s)))
 

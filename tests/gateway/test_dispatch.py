@@ -8,6 +8,7 @@ import pytest
 
 from services.gateway.card_share import share_cards
 from services.gateway.dispatch import Dispatcher
+from services.gateway.lane_slots import START_SLOTS, Measured
 from services.gateway.scheduler import PASS_S, Lane, ModelQueue, Need, Ticket
 from services.wire.errors import DeadlineExceeded, NoAvailableWorker, QueueFull
 
@@ -123,6 +124,60 @@ async def test_a_wait_that_would_be_too_long_is_refused_at_once() -> None:
     assert full.value.retry_after_s == 3.0
     assert "about 3.0 s, later than the 0.5 s" in full.value.message
     assert lane.in_flight == 0
+
+
+async def test_who_finds_no_lane_left_is_told_at_once() -> None:
+    """An engine died, and before the second attempt asked for a seat, the other one went away too: nothing to wait for."""
+    one, two = Lane("one", 1, ready=True), Lane("two", 1, ready=True)
+    d = Dispatcher({"m": ModelQueue(5, [one, two])})
+    d.set_ready("m", "two", False)
+    with pytest.raises(NoAvailableWorker) as gone:
+        async with asyncio.timeout(1), d.seat("m", Ticket(Need(), avoid=frozenset(("one",))), 30, again=True):
+            pass
+    assert gone.value.retry_after_s == 5.0
+    assert d._futures == {}
+
+
+async def test_slots_that_were_learned_are_given_to_those_who_wait() -> None:
+    lane = Lane("a", None, ready=True)
+    d = Dispatcher({"m": ModelQueue(50, [lane])})
+    go, log = asyncio.Event(), []
+    tasks = [asyncio.create_task(hold(d, go, log, i)) for i in range(START_SLOTS + 3)]
+    await settle()
+    assert len(log) == START_SLOTS
+    while not lane.measured(Measured(0.01, START_SLOTS, 0.5, 0.01)):
+        assert lane.slots == START_SLOTS
+    d.slots_grew("m")
+    await settle()
+    assert len(log) == min(lane.slots, START_SLOTS + 3) > START_SLOTS
+    go.set()
+    await asyncio.gather(*tasks)
+    assert lane.in_flight == 0
+
+
+async def test_an_image_that_no_longer_waits_gives_the_card_back_to_text() -> None:
+    text, image = Lane("text", 4, ready=True), Lane("image", 1, ready=True)
+    queues = {"t": ModelQueue(9, [text]), "i": ModelQueue(9, [image])}
+    share_cards([("card", "text", text, queues["t"]), ("card", "image", image, queues["i"])])
+    d, go, log = Dispatcher(queues), asyncio.Event(), []
+
+    async def ask(model: str) -> None:
+        async with d.seat(model, Ticket(Need()), 5):
+            log.append(model)
+            await go.wait()
+
+    tasks = [asyncio.create_task(ask("t")) for _ in range(3)]
+    await settle()
+    picture = asyncio.create_task(ask("i"))
+    await settle()
+    tasks.append(asyncio.create_task(ask("t")))
+    await settle()
+    assert log == ["t"] * 3, "the image waits until 2 are left, and no new text begins"
+    picture.cancel()
+    await settle()
+    assert log == ["t"] * 4, "its client has left"
+    go.set()
+    await asyncio.gather(*tasks)
 
 
 async def test_who_passed_on_a_slow_card_is_looked_at_again() -> None:

@@ -6,6 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from services.gateway.lane_slots import Measured
 from services.gateway.outcome import Ending, Outcome
 from services.gateway.pictures import Pictures
 from services.gateway.ring import HOUR_S, Ring, Samples, percentile
@@ -59,14 +60,28 @@ def test_times_of_an_outcome() -> None:
     stream = outcome(seated_s=100.5, first_s=101.0, last_s=102.0, ended_s=102.1, tokens=TokenUsage(5, 21), ending=Ending.SERVED)
     assert (stream.ttft_s, stream.tpot_s, stream.unit_s) == (1.0, 0.05, 0.05)
     whole = outcome(seated_s=100.0, ended_s=102.0, tokens=TokenUsage(5, 20), ending=Ending.SERVED)
-    assert (whole.ttft_s, whole.tpot_s, whole.unit_s) == (None, None, 0.1)
+    assert (whole.ttft_s, whole.tpot_s, whole.unit_s) == (None, None, 2.0 / 20.1)
+    whole.tokens = TokenUsage(50, 19)
+    assert whole.unit_s == 0.1, "the worked number: a prompt token counts a fiftieth"
+    stream.sequences, stream.tokens = 2, TokenUsage(5, 42)
+    assert stream.unit_s == 0.05, "42 tokens of two answers at once are 21 steps"
+    stream.first_s = stream.last_s
+    assert stream.unit_s == pytest.approx(1.6 / 21.1), "a stream that came in one piece"
     images = outcome(seated_s=100.0, ended_s=103.0, images=ImageUsage(2, 40), ending=Ending.SERVED)
     assert images.unit_s == 1.5
 
 
+def test_what_a_lane_learns_of_an_outcome() -> None:
+    stream = outcome(seated_s=100.5, first_s=101.0, last_s=102.0, ended_s=102.5, tokens=TokenUsage(5, 21), ending=Ending.SERVED, level=3)
+    assert stream.measured() == Measured(unit_s=0.05, level=3, seat_s=2.0, first_s=0.5, prompt_tokens=5)
+    images = outcome(seated_s=100.0, ended_s=103.0, images=ImageUsage(2, 40), ending=Ending.SERVED)
+    assert images.measured() == Measured(1.5, 1, 3.0)
+    assert outcome(ending=Ending.SERVED).measured() is None
+
+
 @pytest.mark.parametrize("ending", [Ending.FAILED, Ending.CLIENT_GONE, Ending.DRAINED, Ending.REFUSED])
 def test_nothing_is_learned_from_what_did_not_end_well(ending: Ending) -> None:
-    assert outcome(seated_s=100.0, ended_s=102.0, tokens=TokenUsage(5, 20), ending=ending).unit_s is None
+    assert outcome(seated_s=100.0, ended_s=102.0, tokens=TokenUsage(5, 20), ending=ending).measured() is None
 
 
 def test_one_token_has_no_tpot() -> None:

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from services.gateway.scheduler import PASS_S, Lane, ModelQueue, Need, QueueIsFull, Seat, Ticket
+from services.gateway.scheduler import PASS_S, Lane, ModelQueue, Need, NobodyServes, QueueIsFull, Seat, Ticket
 
 
 def queue(*lanes: Lane, limit: int = 10) -> ModelQueue:
@@ -126,10 +126,38 @@ def test_lanes_that_go_and_come() -> None:
     assert changes.orphaned == (long,), "only b is left, and it is too small"
     assert list(q.waiting) == [short]
     assert q.set_ready(b, False, 2).orphaned == (short,)
-    assert q.request(Ticket(Need()), 2) is None
+    with pytest.raises(NobodyServes):
+        q.request(Ticket(Need()), 2)
     q.give_back(first, 3)
     q.give_back(second, 3)
-    assert len(q.set_ready(a, True, 4).granted) == 1
+    q.set_ready(a, True, 4)
+    assert seat_of(q).lane is a
+
+
+def test_a_second_attempt_does_not_wait_for_lanes_that_are_gone() -> None:
+    """The lane that failed it may be well by now; the one that it could have gone to went away before it asked."""
+    a, b = Lane("a", 1), Lane("b", 1)
+    q = queue(a, b)
+    retried = Ticket(Need(), avoid=frozenset("a"))
+    q.set_ready(b, False, 0)
+    with pytest.raises(NobodyServes):
+        q.request(retried, 0, again=True)
+    assert not q.waiting
+    q.set_ready(b, True, 1)
+    seat = q.request(retried, 1, again=True)
+    assert seat is not None
+    assert seat.lane is b
+
+
+def test_a_seat_at_once_or_none() -> None:
+    q = queue(Lane("a", 1), limit=5)
+    seat = q.at_once(Ticket(Need()), 0)
+    assert seat is not None
+    assert q.at_once(Ticket(Need()), 0) is None
+    assert not q.waiting, "it did not enter the line"
+    q.request(Ticket(Need()), 0)
+    q.lanes.append(Lane("b", 1, ready=True))
+    assert q.at_once(Ticket(Need()), 0) is None, "somebody is before it"
 
 
 def test_worked_number_of_expected_wait() -> None:
@@ -182,6 +210,9 @@ def test_seats_and_tickets_always_add_up(steps: list[tuple[str, int]]) -> None:
                 granted = (seat,) if seat else ()
             except QueueIsFull:
                 refused += 1
+            except NobodyServes:
+                assert not any(lane.ready for lane in lanes)
+                refused += 1
         elif step == "back" and held:
             returned += 1
             granted = q.give_back(held.pop(which % len(held)), now).granted
@@ -199,3 +230,4 @@ def test_seats_and_tickets_always_add_up(steps: list[tuple[str, int]]) -> None:
         assert sum(lane.in_flight for lane in lanes) == len(held)
         assert asked == refused + cancelled + orphaned + returned + len(held) + len(q.waiting)
         assert not any(lane.ready and lane.in_flight < lane.slots for lane in lanes) or not q.waiting, "a free slot and someone waiting"
+        assert all(q.can_serve(ticket) for ticket in q.waiting), "nobody waits for nothing"

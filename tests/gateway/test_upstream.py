@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import socket
+import struct
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
+from typing import Any
 
 import pytest
 
@@ -80,6 +83,49 @@ async def test_refused_and_not_there() -> None:
     with pytest.raises(ConnectFailed) as refused:
         await upstream.fetch("GET", "/", timeout_s=1)
     assert refused.value.refused
+
+
+async def test_a_connection_that_is_lost_before_it_is_used(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An engine that dies takes one more connection and drops it. Its end comes before anybody listens to it, so it must be looked for:
+    else the request waits for its first byte until the deadline, 30 s, whatever other backend is free."""
+    loop, listener = asyncio.get_running_loop(), socket.create_server(("127.0.0.1", 0))
+    listener.setblocking(False)
+    connect = loop.create_connection
+
+    async def busy_loop(*args: Any, **more: Any) -> Any:
+        made = await connect(*args, **more)
+        accepted, _ = await loop.sock_accept(listener)
+        accepted.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        accepted.close()
+        await asyncio.sleep(0.02)
+        return made
+
+    monkeypatch.setattr(loop, "create_connection", busy_loop)
+    upstream = Upstream(Origin("127.0.0.1", listener.getsockname()[1]))
+    try:
+        with pytest.raises(ConnectionCut) as cut:
+            async with asyncio.timeout(1):
+                await upstream.ask(upstream.request("POST", "/x", b"{}"), 1)
+        assert cut.value.unanswered
+    finally:
+        listener.close()
+
+
+async def test_an_engine_that_dies_over_a_request_is_not_asked_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    """On a kept connection too: it was not stale, the engine worked on the request."""
+    monkeypatch.setattr("services.gateway.upstream.STALE_S", 0.05)
+
+    async def dies(request: Request, reply: Reply) -> None:
+        if len(seen) == 2:
+            await asyncio.sleep(0.1)
+            reply.reset()
+        await reply.send(200, b"hello")
+
+    async with serving(dies) as (upstream, seen, _):
+        await upstream.fetch("GET", "/", timeout_s=1)
+        with pytest.raises(ConnectionCut):
+            await upstream.fetch("GET", "/", timeout_s=1)
+        assert len(seen) == 2
 
 
 async def test_cut_before_and_inside_the_answer() -> None:
