@@ -15,7 +15,6 @@ from services.gateway.context import certain_need
 from services.gateway.engine_errors import AttemptFailed
 from services.gateway.hot_answer import HotAnswer
 from services.gateway.hot_heads import error_answer
-from services.gateway.keep_alive import FIELD
 from services.gateway.outcome import Ending, Phase
 from services.gateway.phases import SAID, TOO_LONG
 from services.gateway.seated import END_OF_ANSWER_S
@@ -54,7 +53,7 @@ class HotExchange(HotAnswer):
         if caller is None:
             return False
         need = certain_need(request, served)  # 2
-        if need is None or grammar_param(request.body) is not None or request.body.get(FIELD) is not None:
+        if need is None or grammar_param(request.body) is not None or request.keep_alive is not None:
             return False
         seat = served.queue.at_once(text_ticket(request, need, caller.id), outcome.arrived_s)  # 3
         if seat is None:

@@ -24,6 +24,11 @@ class KeepAlive:
     seconds: float | None
 
 
+def read_keep_alive(body: dict[str, Any]) -> KeepAlive | None:
+    """What a request's body asks for. Raises InvalidValue."""
+    return None if body.get(FIELD) is None else KeepAlive(keep_alive_s(body[FIELD]))
+
+
 def keep_alive_s(value: Any) -> float | None:
     """Seconds; None: it stays until its room is needed. Raises InvalidValue.
 

@@ -122,10 +122,10 @@ class Roles:
                 raise
             raise self._starting(served, time.monotonic()) from None
         finally:
-            await _ended(pings)
             if response.keep_alive is not None:
                 self._model(served.id).keep_alive_s = response.keep_alive.seconds
             self._woken.set()
+            await _ended(pings)
 
     def _patience_s(self, response: SeatedResponse, now: float) -> float:
         """How long it may wait for its seat. Raises BackendStarting.

@@ -18,7 +18,7 @@ from services.gateway.fields import header_value
 from services.gateway.image_request import definite_size, read_edit_request, read_image_request
 from services.gateway.image_response import ImageResponse
 from services.gateway.json_response import json_response
-from services.gateway.keep_alive import FIELD, KeepAlive, keep_alive_s
+from services.gateway.keep_alive import FIELD, KeepAlive, read_keep_alive
 from services.gateway.outcome import Outcome
 from services.gateway.scheduler import Need
 from services.gateway.seated import SeatedResponse
@@ -89,7 +89,7 @@ async def text(gateway: Gateway, request: Request, route: Route) -> Response:
     outcome = Outcome(request.state.request_id, request.state.engine_request_id, route, arrived_s, served.id, asked.stream)
     outcome.caller = request.state.caller
     response = TextResponse(gateway, served, outcome, asked, getattr(request.state, "tried", frozenset()))  # 4
-    obey_keep_alive(response, asked.body, asked.dropped)
+    obey_keep_alive(response, asked.keep_alive, asked.dropped)
     take(gateway, request, outcome)
     return response
 
@@ -115,17 +115,14 @@ async def images(gateway: Gateway, request: Request, edit: bool = False) -> Resp
     base_url = f"{request.url.scheme}://{request.headers.get('host', '')}"
     outcome.caller = request.state.caller
     response = ImageResponse(gateway, served, outcome, asked, size_px, base_url)
-    obey_keep_alive(response, asked.body, asked.dropped)
+    obey_keep_alive(response, read_keep_alive(asked.body), asked.dropped)
     take(gateway, request, outcome, asked.n)
     return response
 
 
-def obey_keep_alive(response: SeatedResponse, body: dict[str, Any], dropped: tuple[str, ...]) -> None:
-    """The engine never sees the field; where the model is loaded on demand it is not left out but obeyed. Raises InvalidValue."""
-    if body.get(FIELD) is None:
-        return
-    asked = KeepAlive(keep_alive_s(body[FIELD]))
-    if any(backend.on_demand for backend in response.served.backends):
+def obey_keep_alive(response: SeatedResponse, asked: KeepAlive | None, dropped: tuple[str, ...]) -> None:
+    """The engine never sees the field; where the model is loaded on demand it is not left out but obeyed."""
+    if asked is not None and any(backend.on_demand for backend in response.served.backends):
         response.keep_alive = asked
         response.dropped = header_value(tuple(name for name in dropped if name != FIELD))
 

@@ -8,6 +8,7 @@ import orjson
 
 from services.gateway import fields
 from services.gateway.body import parse_object
+from services.gateway.keep_alive import KeepAlive, read_keep_alive
 from services.gateway.messages import check_messages
 from services.gateway.tools import check_choice
 from services.wire.errors import InvalidValue
@@ -37,6 +38,8 @@ class TextRequest(NamedTuple):  # not a frozen dataclass: made once a request, a
     dropped: tuple[str, ...]
     pictures: int
     priority: int | None = None
+
+    keep_alive: KeepAlive | None = None
 
     @property
     def chat(self) -> bool:
@@ -91,6 +94,7 @@ def read_text_request(route: Route, raw: bytes) -> TextRequest:
         if body.get(name) is None:
             raise InvalidValue(f"{name} is required.", param=name)
     dropped = fields.check_fields(body, fields.CHAT if chat else fields.COMPLETION)
+    keep_alive = read_keep_alive(body)
     for name in dropped:  # not checked, so nothing may read it: max_completion_tokens of a completion might be a text
         del body[name]
     priority = body.pop("priority", None)
@@ -105,7 +109,8 @@ def read_text_request(route: Route, raw: bytes) -> TextRequest:
     if (body.get("min_tokens") or 0) > (max_tokens or fields.MAX_TOKENS):
         raise InvalidValue("min_tokens must not be more than max_tokens.", param="min_tokens")
     asks_usage = bool(options and options.get("include_usage"))
-    return TextRequest(route, raw, body, body["model"], stream, asks_usage, max_tokens, body.get("n") or 1, dropped, pictures, priority)
+    made = TextRequest(route, raw, body, body["model"], stream, asks_usage, max_tokens, body.get("n") or 1, dropped, pictures, priority)
+    return made if keep_alive is None else made._replace(keep_alive=keep_alive)
 
 
 def _check_prompt(value: Any) -> int:

@@ -112,7 +112,7 @@ def test_requests_load_what_they_need(swapping: Swapping) -> None:
         text = streamed.read().decode()
     assert text.startswith(": the model is loading\n\n"), "the client was kept while two had its least stay"
     assert text.rstrip().endswith("data: [DONE]")
-    answer = gateway.post(CHAT, chat("one", keep_alive=0))
+    answer = gateway.post(CHAT, chat("one", keep_alive="200ms"))
     assert answer.status_code == 200
     assert "x-rigserve-dropped-fields" not in answer.headers
     assert "keep_alive" not in json.dumps(_bodies(swapping, "one"))
