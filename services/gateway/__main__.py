@@ -55,6 +55,7 @@ def main() -> None:
     try:
         make_server(make_app(gateway), gateway, protocol, lambda: read_inputs(settings)).run(sockets=[bound])
     finally:
+        gateway.recorder.settle()
         requests.flush()
         late.finish()
 

@@ -50,7 +50,7 @@ def make_app(gateway: Gateway) -> ASGIApp:
     app.include_router(roles_routes(gateway))
     app.include_router(dashboard_routes(gateway))
     _answer_errors(app, gateway)
-    return Border(app, allowed_hosts(gateway.settings.host))
+    return Border(app, allowed_hosts(gateway.settings.host), gateway.recorder.settle)
 
 
 def _answer_errors(app: FastAPI, gateway: Gateway) -> None:

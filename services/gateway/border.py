@@ -6,7 +6,7 @@ from __future__ import annotations
 import logging
 import re
 import uuid
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 
 import orjson
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -39,17 +39,24 @@ def origin_name(header: bytes) -> str | None:
     return host_name(rest.encode("latin1")) or None if mark else None
 
 
-class Border:
-    """Every request passes it first. Not a BaseHTTPMiddleware: those keep upstreams alive after the client has left."""
+def nothing_waits() -> None:
+    """For an application that counts at once."""
 
-    def __init__(self, app: ASGIApp, hosts: Collection[str] | None) -> None:
+
+class Border:
+    """Every request passes it first, and `settle` is called: it finds everything counted that ended before. Not a BaseHTTPMiddleware:
+    those keep upstreams alive after the client has left."""
+
+    def __init__(self, app: ASGIApp, hosts: Collection[str] | None, settle: Callable[[], None] = nothing_waits) -> None:
         self._app = app
         self._hosts = hosts
+        self._settle = settle
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
+        self._settle()
         given, hosts, origins = b"", [], []
         for name, value in scope["headers"]:
             if name == b"x-request-id":

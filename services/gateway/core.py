@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import logging
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -26,6 +27,7 @@ from services.gateway.metrics import Metrics
 from services.gateway.once import Once
 from services.gateway.outcome import Ending, Outcome
 from services.gateway.pictures import Pictures
+from services.gateway.recorder import Recorder
 from services.gateway.refusals import RefusalBook
 from services.gateway.request_ids import RequestIds
 from services.gateway.roles import Roles
@@ -85,6 +87,7 @@ class Gateway:
         self.ledger = Ledger(settings)
         self.metrics.registry.register(AccessCollector(self.ledger))
         self.roles = Roles(self, settings.keep_alive_s)
+        self.recorder = Recorder(self.throughput.ended, self.metrics.ended, self._teach, self._log)
         self.pictures = Pictures(settings.limits.picture_bytes, settings.limits.picture_s, time.monotonic)
 
     def _on_ready(self, backend: Backend, ready: bool) -> None:
@@ -113,6 +116,7 @@ class Gateway:
 
     def attempt_failed(self, backend: Backend, failure: AttemptFailed) -> None:
         """One attempt on a backend gave nothing: counted, logged, believed."""
+        self.recorder.settle()  # its breaker hears in the order in which it happened
         if failure.kind == "rejected":
             return
         backend.failures[failure.kind] = backend.failures.get(failure.kind, 0) + 1
@@ -135,23 +139,32 @@ class Gateway:
 
     def record(self, outcome: Outcome) -> None:
         """One request has ended: meters, metrics, what the scheduler learns, one log line."""
-        now = outcome.ended_s if outcome.ended_s is not None else time.monotonic()
-        self.throughput.finished(outcome, now)
-        self.metrics.finished(outcome)
-        self.ledger.finished(outcome)
-        self.retry_budget.request()
+        if outcome.ended_s is None:
+            outcome.ended_s = time.monotonic()
+        self.ledger.finished(outcome)  # at once: its key may ask again
         if outcome.once is not None:
-            self.once.end(outcome.once, outcome.ending is Ending.SERVED, now)
-        if outcome.backend is not None:
+            self.once.end(outcome.once, outcome.ending is Ending.SERVED, outcome.ended_s)
+        self.recorder.add(outcome)
+
+    def _teach(self, outcomes: Sequence[Outcome]) -> None:
+        """What the scheduler and the breakers learn of requests that have ended."""
+        for outcome in outcomes:
+            self.retry_budget.request()
             backend = outcome.backend
+            if backend is None or outcome.ended_s is None:
+                continue
             if outcome.ending is Ending.SERVED:
-                backend.breaker.succeeded(now)
-            backend.finished += outcome.ending is Ending.SERVED
-            backend.failed += outcome.ending is Ending.FAILED
+                backend.breaker.succeeded(outcome.ended_s)
+                backend.finished += 1
+            elif outcome.ending is Ending.FAILED:
+                backend.failed += 1
             measured = outcome.measured()
             if measured is not None and backend.lane.measured(measured) and not backend.retired:
                 self.dispatcher.slots_grew(backend.model_id)
-        self.request_log.add(outcome.log_line())
+
+    def _log(self, outcomes: Sequence[Outcome]) -> None:
+        for outcome in outcomes:
+            self.request_log.add(outcome.log_line())
 
     def ended_by(self, outcome: Outcome, error: ApiError, ending: Ending) -> None:
         """A request ends with an error; a refusal is remembered with its reason."""

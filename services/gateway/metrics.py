@@ -79,8 +79,12 @@ class Metrics:
         self._kinds: dict[tuple[str, str, str], OfOneKind] = {}
         self._ended: dict[tuple[str, str, str, str], Counter] = {}
 
-    def finished(self, outcome: Outcome) -> None:
-        """Counts one ended request."""
+    def ended(self, outcomes: Sequence[Outcome]) -> None:
+        """Counts ended requests."""
+        for outcome in outcomes:
+            self._count(outcome)
+
+    def _count(self, outcome: Outcome) -> None:
         model = outcome.model_id or OTHER
         route = outcome.route if outcome.route in OPERATIONS else OTHER
         ended = (route, model, outcome.ending.value, outcome.code or "")

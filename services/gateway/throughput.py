@@ -113,8 +113,12 @@ class Throughput:
         for backend in self._directory.backends:
             self._series.setdefault(backend.id, Series())
 
-    def finished(self, outcome: Outcome, now: float) -> None:
-        """Enters one ended request."""
+    def ended(self, outcomes: Sequence[Outcome]) -> None:
+        """Enters requests that ended, each in the second in which it did."""
+        for outcome in outcomes:
+            self._enter(outcome, outcome.ended_s if outcome.ended_s is not None else time.monotonic())
+
+    def _enter(self, outcome: Outcome, now: float) -> None:
         if outcome.ending is Ending.REFUSED:
             refused = self._refused.setdefault((outcome.model_id, outcome.code or "unknown"), Ring())
             refused.slots[refused.row(now)] += 1
