@@ -104,8 +104,8 @@ class Load:
         first_j = reading.energy_j
         for thread in threads:
             thread.start()
-        while any(thread.is_alive() for thread in threads):
-            time.sleep(READ_S)
+        while running := [thread for thread in threads if thread.is_alive()]:
+            running[0].join(READ_S)
             reading = self.meter.read(time.monotonic())
         took_s = time.monotonic() - begun
         if failed:

@@ -22,6 +22,7 @@ from services.wire.worker import WorkerState
 from services.worker.heat import Heat as WorkerHeat
 from services.worker.heat import heeded, intake
 from tests.fakes.answers import worker_status
+from tests.gateway.rig import CHAT, Rig, until
 from tests.gateway.test_admission import CATALOGUE, PLAN, SMOL, view
 from tests.hardware.trace import TraceMeter
 
@@ -118,3 +119,18 @@ async def test_another_card_takes_what_a_hot_one_may_not() -> None:
     assert seat is not None
     assert seat.lane.id == "cool"
     assert admit(view(directory, SMOL), "text", 1.0) is served
+
+
+def test_over_real_sockets(rig: Rig) -> None:
+    """A client that asks a model whose only card is too hot: 503, the reason, Retry-After; then it is cool, and answered."""
+    engine = rig.engines[next(place.id for place in PLAN.placements if place.model_id == SMOL)]
+    body = {"model": SMOL, "messages": [{"role": "user", "content": "hi"}], "max_tokens": 4}
+    engine.set(status={"intake": {"share": 0.0, "reason": "its core is at 90 °C", "retry_after_s": 7.0}})
+    try:
+        refused = until(lambda: (answer := rig.gateway.post(CHAT, body)).status_code == 503 and answer, "refused for heat", 5)
+    finally:
+        engine.set(status=None)
+    assert refused.headers["retry-after"] == "7"
+    assert refused.json()["error"]["code"] == "no_available_worker"
+    assert refused.json()["error"]["message"] == f"{SMOL} waits for its card to cool: its core is at 90 °C."
+    assert until(lambda: (answer := rig.gateway.post(CHAT, body)).status_code == 200 and answer, "cool again", 5).json()["choices"]
