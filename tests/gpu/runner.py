@@ -8,12 +8,14 @@ import socket
 import subprocess
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from services.hardware.memory import device_used_bytes
-from services.sizing.types import Card, Engine, Host
+from services.sizing.types import Card, Engine, Host, TextWorkload
 from services.worker.before_start import write_private
 from services.worker.engines import launch
 from services.worker.engines.environment import child_environment
@@ -21,7 +23,7 @@ from services.worker.engines.order import Launch, Order
 from services.worker.failure import is_out_of_memory, why_it_ended
 from services.worker.gauge import Gauge
 from services.worker.probe import EngineHttp, NoAnswer
-from services.worker.trial import trial
+from services.worker.trial import OUT_OF_MEMORY as MEMORY_WORDS
 from tests.gpu.cases import Case
 from tests.gpu.dummy_text import write_folder, write_gguf_model
 
@@ -29,6 +31,10 @@ PROJECT = Path(__file__).parents[2]
 TOKEN = "gpu-validation"
 SAMPLE_S = 0.1
 STOP_S = 10.0
+REQUEST_S = 120.0
+DYING_S = 10.0
+SPARE_TOKENS = 32
+STEPS = 2  # of an image: memory peaks in the first step and in the decode
 START_S = {Engine.VLLM: 150.0, Engine.LLAMACPP: 60.0, Engine.DIFFUSERS: 90.0}
 RAN, OUT_OF_MEMORY = "ran", "out of memory"
 
@@ -120,31 +126,47 @@ def forced(plan: Launch, order: Order) -> Launch:
 
 
 def _to_its_largest_request(process: subprocess.Popen[bytes], plan: Launch, order: Order, log: Path, until_s: float) -> str:
-    """1. It ends by itself: out of memory, or what its log says. 2. It is ready and draws or writes its largest: ran, or out of memory.
-    3. Neither in time."""
+    """1. It ends by itself: out of memory, or what its log says. 2. It is ready and does its largest: ran, or out of memory. 3. Neither in
+    time, or it gives no answer and does not end."""
     http = EngineHttp(order.engine_host, order.engine_port, TOKEN)
+    said = "not ready in time"
     while time.monotonic() < until_s:
         if (code := process.poll()) is not None:  # 1
             why = why_it_ended(code if code >= 0 else 128 - code, log.read_text(encoding="utf8", errors="replace").splitlines())
             return OUT_OF_MEMORY if is_out_of_memory(why) else why
         with suppress(NoAnswer):
-            if http.ask("GET", plan.health_path, timeout_s=2).status == 200:
-                return _largest(http, plan, order)  # 2
+            if said == "not ready in time" and http.ask("GET", plan.health_path, timeout_s=2).status == 200:
+                try:
+                    return _largest(http, plan, order)  # 2
+                except NoAnswer as error:  # it may be dying of it: its end says why
+                    said, until_s = f"a request got no answer: {error}", min(until_s, time.monotonic() + DYING_S)
         time.sleep(0.2)
-    return "not ready in time"  # 3
+    return said  # 3
 
 
 def _largest(http: EngineHttp, plan: Launch, order: Order) -> str:
-    """The smallest request first, as the worker does: an engine that can't do that says nothing about memory."""
-    try:
-        first = http.ask("POST", plan.warm_up.path, plan.warm_up.body, timeout_s=60)
-    except NoAnswer as error:
-        return f"its first request failed: {error}"
-    if first.status != 200:
-        text = first.body[:300].decode("utf8", "replace")
-        return OUT_OF_MEMORY if "memory" in text.lower() else f"its first request was answered {first.status}: {text}"
-    problem = trial(http, order).problem
-    return RAN if problem is None else OUT_OF_MEMORY
+    """The smallest request first, as the worker does (an engine that can't do that says nothing about memory), then the largest, text as
+    many at once as were planned for. Raises NoAnswer."""
+    answers = [http.ask("POST", plan.warm_up.path, plan.warm_up.body, timeout_s=REQUEST_S)]
+    if answers[0].status == 200:
+        bodies = largest_requests(order)
+        with ThreadPoolExecutor(len(bodies)) as threads:
+            answers = list(threads.map(lambda body: http.ask("POST", plan.warm_up.path, body, timeout_s=REQUEST_S), bodies))
+    bad = next((answer for answer in answers if answer.status != 200), None)
+    if bad is None:
+        return RAN
+    text = bad.body[:2000].decode("utf8", "replace")
+    return OUT_OF_MEMORY if MEMORY_WORDS.search(text) else f"a request was answered {bad.status}: {text[:300]}"
+
+
+def largest_requests(order: Order) -> list[dict[str, Any]]:
+    """Text: every sequence full to its context but a few tokens (a letter is a token of the dummy vocabulary). Image: the largest batch."""
+    workload, model = order.placement.workload, order.placement.model_id
+    if isinstance(workload, TextWorkload):
+        body = {"model": model, "prompt": "x" * (workload.context_tokens - SPARE_TOKENS), "max_tokens": 8, "temperature": 0}
+        return [body] * workload.sequences
+    return [{"model": model, "prompt": "largest", "size": f"{workload.width_px}x{workload.height_px}", "n": workload.batch, "steps": STEPS,
+             "response_format": "b64_json"}]
 
 
 def _sample(gauge: Gauge, over: threading.Event) -> None:

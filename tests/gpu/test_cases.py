@@ -75,8 +75,8 @@ class Cuda:
             if name == "cuDevicePrimaryCtxRetain":
                 self.free -= 400 * 2**20
             if name == "cuMemAlloc_v2":
-                self.made = arguments[1].value
-                self.free -= self.made + self.other
+                self.made += arguments[1].value
+                self.free -= arguments[1].value + self.other + 2**20
             if name == "cuMemGetInfo_v2":
                 for place, value in zip(arguments, (self.free, 79 * GIB), strict=True):
                     ctypes.cast(place, ctypes.POINTER(ctypes.c_size_t))[0] = value
@@ -88,10 +88,10 @@ class Cuda:
 def test_the_ballast_counts_its_own_context_and_sees_others() -> None:
     cuda = Cuda(78 * GIB)
     told = hold(8 * GIB, cuda)
-    assert told["free_bytes"] == 8 * GIB
-    assert told["held_bytes"] == cuda.made == 70 * GIB - 400 * 2**20
+    assert 8 * GIB - 2 * 2**20 <= told["free_bytes"] <= 8 * GIB, "page tables were counted after the first, rough part"
+    assert told["held_bytes"] == cuda.made == 70 * GIB - (400 + 2) * 2**20
     with pytest.raises(CapError, match="another program uses this card"):
-        hold(8 * GIB, Cuda(78 * GIB, other=GIB))
+        hold(8 * GIB, Cuda(78 * GIB, other=100 * 2**20))
     with pytest.raises(CapError, match="cuMemAlloc_v2 failed with CUDA error 2"):
         hold(8 * GIB, Cuda(78 * GIB, refuses="cuMemAlloc_v2"))
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -21,11 +22,13 @@ from services.sizing.judge import judge
 from services.sizing.memory_weights import gguf_parts
 from services.sizing.types import Engine, ImageWorkload, ModelSpec, TextWorkload, Variant, WeightSource, Workload
 from services.sizing.units import GIB
-from services.worker.engines.order import Launch
+from services.worker.engines.order import Launch, Order
+from tests.gpu import runner
 from tests.gpu.cases import Case, Row
 from tests.gpu.dummy_text import END, byte_letters, config, words, write_folder, write_gguf_model
-from tests.gpu.runner import RAN, Bench, forced, order_of, run_case
+from tests.gpu.runner import OUT_OF_MEMORY, RAN, Bench, forced, largest_requests, order_of, run_case
 from tests.gpu.sparse import write_safetensors
+from tests.worker import llama_stand_in
 
 CATALOGUE = load_catalogue()
 
@@ -101,6 +104,25 @@ def test_vllm_is_started_as_in_service_but_for_its_weights(tmp_path: Path) -> No
     launch = Launch(("python", "--load-format", "safetensors", "--max-model-len", "1024"), {}, tmp_path, None)  # type: ignore[arg-type]
     assert forced(launch, order).argv == ("python", "--load-format", "dummy", "--max-model-len", "1024")
     assert (order.weights / "tokenizer.json").exists()
+    assert [len(body["prompt"]) for body in largest_requests(order)] == [1024 - 32] * 2
+
+
+@pytest.mark.parametrize(("mode", "happened"), [
+    ("good", RAN), ("oom", OUT_OF_MEMORY), ("badwarm", "a request was answered 500"), ("crash", "tensor 'blk.0.attn_q' data is not within"),
+])  # fmt: skip
+def test_how_a_run_ended_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, mode: str, happened: str) -> None:
+    """A stand-in takes llama.cpp's place: only its lack of memory counts as such."""
+    real = runner.launch
+
+    def stand_in(order: Order) -> Launch:
+        made = real(order)
+        return replace(made, argv=(sys.executable, llama_stand_in.__file__, *made.argv[made.argv.index("--model"):]))
+
+    monkeypatch.setattr(runner, "launch", stand_in)
+    monkeypatch.setattr(runner, "weights_of", lambda case, bench, order: tmp_path / f"{mode}.gguf")
+    case, bench = case_on_cpu(tiny_text(GGUF), Engine.LLAMACPP, TextWorkload(2048, 2), tmp_path)
+    outcome = run_case(case, bench, None, time.monotonic() + 20)
+    assert happened in outcome.happened
 
 
 @pytest.mark.engine
