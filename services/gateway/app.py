@@ -39,6 +39,7 @@ def make_app(gateway: Gateway) -> ASGIApp:
         yield
         await gateway.roles.stop()
         await gateway.fleet.stop()
+        gateway.recorder.settle()
         await gateway.ledger.stop()
 
     app = FastAPI(title="rigserve", docs_url=None, redoc_url=None, openapi_url=None, redirect_slashes=False, lifespan=lifespan,

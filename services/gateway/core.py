@@ -87,7 +87,7 @@ class Gateway:
         self.ledger = Ledger(settings)
         self.metrics.registry.register(AccessCollector(self.ledger))
         self.roles = Roles(self, settings.keep_alive_s)
-        self.recorder = Recorder(self.throughput.ended, self.metrics.ended, self._teach, self._log)
+        self.recorder = Recorder(self.throughput.ended, self.metrics.ended, self.ledger.ended, self._teach, self._log)
         self.pictures = Pictures(settings.limits.picture_bytes, settings.limits.picture_s, time.monotonic)
 
     def _on_ready(self, backend: Backend, ready: bool) -> None:
@@ -141,7 +141,8 @@ class Gateway:
         """One request has ended: meters, metrics, what the scheduler learns, one log line."""
         if outcome.ended_s is None:
             outcome.ended_s = time.monotonic()
-        self.ledger.finished(outcome)  # at once: its key may ask again
+        if outcome.taken:
+            self.ledger.release(outcome)  # at once: its key may ask again
         if outcome.once is not None:
             self.once.end(outcome.once, outcome.ending is Ending.SERVED, outcome.ended_s)
         self.recorder.add(outcome)

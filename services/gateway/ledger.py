@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -101,15 +101,19 @@ class Ledger:
             outcome.caller.meter.undo(time.time(), outcome.images_taken)
             outcome.taken = False
 
-    def finished(self, outcome: Outcome) -> None:
-        """One request has ended: its key's limits, and usage."""
+    def release(self, outcome: Outcome) -> None:
+        """A request that counted against its key's limits has ended: what it used stays, the rest is given back."""
         caller = outcome.caller
         if caller is not None and outcome.taken:
             tokens, made = outcome.tokens, outcome.images.images if outcome.images and outcome.ending is Ending.SERVED else 0
             used = tokens.prompt_tokens + tokens.output_tokens if tokens else 0
             caller.meter.finished(time.time(), used, max(0, outcome.images_taken - made))
             outcome.taken = False
-        self.usage.finished(outcome)
+
+    def ended(self, outcomes: Sequence[Outcome]) -> None:
+        """Enters ended requests into the usage."""
+        for outcome in outcomes:
+            self.usage.finished(outcome)
 
     async def act(self, change: Callable[[KeyStore], T]) -> T:
         """An administrator's act, in force when this returns. Raises KeysUnavailable, or what `change` raises."""
