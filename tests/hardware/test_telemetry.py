@@ -23,6 +23,7 @@ AMPERE: dict[str, Any] = {
     "UtilizationRates": SimpleNamespace(gpu=97, memory=64), "CurrentClocksEventReasons": 0x4 | 0x1,
     "CurrPcieLinkGeneration": 1, "CurrPcieLinkWidth": 1, "MaxPcieLinkGeneration": 4, "MaxPcieLinkWidth": 16, "PcieReplayCounter": 12,
     "FieldValues": [SimpleNamespace(nvmlReturn=0, value=SimpleNamespace(uiVal=84))], "TotalEccErrors": {0: 5, 1: 0},
+    "TemperatureThreshold": {1: 98, 2: 0},
 }
 PASCAL = {name: AMPERE[name] for name in ("MemoryInfo", "Temperature", "CurrPcieLinkGeneration", "PowerUsage")} | {
     "CurrentClocksThrottleReasons": 0x40,
@@ -89,7 +90,7 @@ def test_every_figure_of_a_board_that_tells_all() -> None:
     assert reader.read(0.0) == Reading(
         power_watts=118.25, power_limit_watts=130.0, temperature_c=71, memory_temperature_c=84.0, sm_clock_mhz=1665, memory_clock_mhz=7001,
         gpu_utilization_percent=97, memory_utilization_percent=64, used_bytes=3 << 30, free_bytes=5 << 30,
-        throttle_reasons=("sw_power_cap",),
+        throttle_reasons=("sw_power_cap",), slowdown_c=98.0, memory_slowdown_c=None,
         pcie_generation=1, pcie_width=1, pcie_max_generation=4, pcie_max_width=16, pcie_replays=12, ecc_corrected=5, ecc_uncorrected=0,
         energy_j=7500.0, energy_source="counter", xids=(43, 79),
     )  # fmt: skip
@@ -141,7 +142,8 @@ def test_a_polaris_card(tmp_path: Path) -> None:
     device = root / "class/drm/card0/device"
     hwmon = next(iter(device.glob("hwmon/hwmon*")), device / "hwmon/hwmon1")
     hwmon.mkdir(parents=True, exist_ok=True)
-    for name, text in {"power1_average": "92000000", "power1_cap": "145000000", "temp1_label": "edge", "temp1_input": "67000"}.items():
+    for name, text in {"power1_average": "92000000", "power1_cap": "145000000", "temp1_label": "edge", "temp1_input": "67000",
+                       "temp1_crit": "94000"}.items():
         (hwmon / name).write_text(text)
     (device / "pp_dpm_sclk").write_text("0: 300Mhz\n1: 1266Mhz *\n")
     (device / "pcie_replay_count").write_text("7\n")
@@ -151,6 +153,7 @@ def test_a_polaris_card(tmp_path: Path) -> None:
     reading = reader.read(1.0)
     assert (reading.power_watts, reading.power_limit_watts, reading.temperature_c) == (92.0, 145.0, 67.0)
     assert (reading.sm_clock_mhz, reading.memory_clock_mhz, reading.pcie_replays) == (1266, None, 7)
+    assert (reading.slowdown_c, reading.memory_slowdown_c) == (94.0, None)
     assert (reading.energy_j, reading.energy_source, reading.throttle_reasons) == (92.0, "integrated", None)
     assert reading.used_bytes == 13213696
     gone = meter(replace(card, pci_address="0000:09:00.0"), sys=root)
