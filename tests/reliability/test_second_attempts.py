@@ -64,7 +64,7 @@ def test_a_kept_connection_is_no_reason_to_ask_a_dead_engine_again(
 ) -> None:
     """Without the look at how long the request was under way, it went to the same engine on a new connection and waited there for the
     deadline of the first byte or the answer, 30 s and more."""
-    dying, twin = DyingEngine(), fake_engine("m", itl_s=0.05)
+    dying, twin = DyingEngine(), fake_engine("m", itl_s=0.25)
     gateway = start_gateway(tmp_path, f"--backend=m={dying.url}", f"--backend=m={twin.url}", *way_flags(way))
     try:
         gateway.wait_ready()
@@ -75,7 +75,7 @@ def test_a_kept_connection_is_no_reason_to_ask_a_dead_engine_again(
         took_s = time.monotonic() - begin_s
         assert (answer.status_code, answer.headers["x-rigserve-attempts"], answer.headers["x-rigserve-backend"]) == (200, "2", "backend-1")
         assert dying.asked == 2
-        assert WORKS_S < took_s < 5
+        assert WORKS_S < took_s < 8
     finally:
         gateway.stop()
         dying.stop()
