@@ -11,7 +11,7 @@ from services.provision.environment_table import ENVIRONMENTS
 from services.sizing import engine_table
 
 REQUIREMENTS = Path(__file__).parents[2] / "requirements"
-LIGHT = {"dev", "gateway", "loadtest", "worker"}  # no engines
+LIGHT = {"browser", "clients", "dev", "gateway", "loadtest", "worker"}  # no engines
 PIN = re.compile(r"^([A-Za-z0-9][A-Za-z0-9._-]*)==([0-9][A-Za-z0-9.+]*)$")
 GPU = [name for name, row in ENVIRONMENTS.items() if row.gpu]
 
