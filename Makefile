@@ -7,8 +7,9 @@ BIN := $(VENV)/bin
 unexport PYTHONDONTWRITEBYTECODE
 ENGINE ?=
 PORT ?= 8000
+HAS_NODE := { command -v npm && node -e 'process.exit(process.versions.node.split(".")[0] < 20 ? 1 : 0)'; }
 
-.PHONY: help install serve up down engines test test-fast dashboard browser screenshots reliability fuzz soak check faults footprint gpu accuracy bench bench-routing bench-swap load load-env clean
+.PHONY: help install serve up down engines test test-fast dashboard browser screenshots clients clients-env docs reliability fuzz soak check faults footprint gpu accuracy bench bench-routing bench-swap load load-env clean
 help: ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
 
@@ -36,10 +37,11 @@ engines: install ## install every engine and fetch the weights of the built-in m
 	@$(BIN)/rigserve fetch
 	@$(BIN)/rigserve fetch --engine llamacpp
 
-LIGHT := not engine and not gpu and not compose and not reliability and not browser
-test: install engines load-env browser ## everything, with the real engines (installs them when missing) and, where there are such, Chromium and a docker engine
+LIGHT := not engine and not gpu and not compose and not reliability and not browser and not clients
+test: install engines load-env browser clients-env ## everything, with the real engines (installs them when missing) and, where there are such, Chromium and a docker engine
 	@$(BIN)/pytest -q -n 4 -m "$(LIGHT)" tests
 	@$(BIN)/pytest -q -n 2 -m browser tests/dashboard
+	@$(BIN)/pytest -q -m clients tests/clients
 	@$(BIN)/pytest -m "engine and not gpu and not compose" tests
 	@$(BIN)/pytest -m "compose and not gpu" -rs tests
 
@@ -55,7 +57,7 @@ dashboard/node_modules/.installed: dashboard/package.json dashboard/package-lock
 	@touch $@
 
 browser: $(VENV)/.browser ## what the tests in a browser need beside Debian's chromium: Playwright, axe-core and, where npm is, the dashboard's own tools
-	@! { command -v npm && node -e 'process.exit(process.versions.node.split(".")[0] < 20)'; } >/dev/null 2>&1 || $(MAKE) -s dashboard/node_modules/.installed
+	@! $(HAS_NODE) >/dev/null 2>&1 || $(MAKE) -s dashboard/node_modules/.installed
 
 $(VENV)/.browser: requirements/browser.txt $(VENV)/.installed
 	@$(BIN)/python -m pip install -qq --disable-pip-version-check --no-deps -r requirements/browser.txt
@@ -63,6 +65,26 @@ $(VENV)/.browser: requirements/browser.txt $(VENV)/.installed
 
 screenshots: install browser ## the browser tests, and the pictures of docs/dashboard.md taken anew
 	@RIGSERVE_WRITE_DOCS=1 RIGSERVE_REQUIRE_BROWSER=1 $(BIN)/pytest -q -m browser tests/dashboard
+
+CLIENTS := .venvs/clients
+clients: clients-env ## openai-python, openai-node, LangChain, llm and curl against a gateway over fake engines
+	@$(BIN)/pytest -q -m clients tests/clients
+
+clients-env: install $(CLIENTS)/.installed
+	@! $(HAS_NODE) >/dev/null 2>&1 || $(MAKE) -s tests/clients/node_modules/.installed
+
+$(CLIENTS)/.installed: requirements/clients.txt
+	@$(PYTHON) -m venv $(CLIENTS) || { echo "Could not make a virtual environment: on Debian, apt install python3-venv"; exit 1; }
+	@echo "Installing the clients' test environment into $(CLIENTS) ..."
+	@$(CLIENTS)/bin/python -m pip install -qq --disable-pip-version-check --no-deps -r requirements/clients.txt
+	@touch $@
+
+tests/clients/node_modules/.installed: tests/clients/package.json tests/clients/package-lock.json
+	@cd tests/clients && npm ci --no-audit --no-fund --loglevel=error
+	@touch $@
+
+docs: install ## what is made of the docs: the card table of README.md, docs/api.md
+	@$(BIN)/python -m tests.docs
 
 reliability: install ## the fault scenarios on fake engines, write docs/reliability.md
 	@$(BIN)/python -m tests.reliability
