@@ -26,8 +26,14 @@ PROJECT = Path(__file__).parents[2]
 @click.option("--open-status", is_flag=True, help="Answer /metrics, /v1/cards and /v1/throughput without a key.")
 @click.option("--trusted-proxies", metavar="ADDRESS,...", help="Proxies before this gateway (addresses or networks) whose X-Forwarded-* "
               "headers are believed. Default: none.")
+@click.option("--tariff", metavar="PRICE", help="Price of a kilowatt-hour, for the costs in /v1/throughput. Default: RIGSERVE_TARIFF, else "
+              "no costs.")
+@click.option("--currency", help="Of the tariff. Default: RIGSERVE_CURRENCY, else EUR.")
+@click.option("--load-result", "load_results", multiple=True, type=click.Path(exists=True, dir_okay=False),
+              help="result.json of a sweep of the load kit: its knee is told in /v1/throughput; may be repeated.")
 def gateway(backends: tuple[str, ...], plan_file: str | None, endpoints: str | None, host: str, port: int, database: str | None,
-            opened: bool, published_on: str | None, open_status: bool, trusted_proxies: str | None) -> None:
+            opened: bool, published_on: str | None, open_status: bool, trusted_proxies: str | None, tariff: str | None,
+            currency: str | None, load_results: tuple[str, ...]) -> None:
     """Run the gateway alone. With --backend: no plan, no cards known. Without keys (`rigserve keys`) it serves this
     machine only: on any other address it answers 401 until the first key is made."""
     if not backends and not plan_file:
@@ -43,6 +49,10 @@ def gateway(backends: tuple[str, ...], plan_file: str | None, endpoints: str | N
     for flag, value in (("--plan", plan_file), ("--endpoints", endpoints)):
         if value:
             argv += [flag, str(Path(value).resolve())]
+    for result in load_results:
+        argv += ["--load-result", str(Path(result).resolve())]
+    for flag, value in (("--tariff", tariff), ("--currency", currency)):
+        argv += [flag, value] if value else []
     argv += [*database_flags(database), *(("--open",) if opened else ()),
              *(("--published-on", published_on) if published_on else ()), *(("--open-status",) if open_status else ()),
              *(("--trusted-proxies", trusted_proxies) if trusted_proxies else ())]

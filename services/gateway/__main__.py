@@ -18,11 +18,13 @@ from services.gateway.breaker import BreakerLimits
 from services.gateway.core import Gateway, Inputs
 from services.gateway.door import Mode
 from services.gateway.hot_protocol import hot_protocol
+from services.gateway.knees import read_knees
 from services.gateway.log_stream import LateStream
 from services.gateway.logs import LogHandler, RequestLog, log, log_event
 from services.gateway.server import listen, make_server, plain_protocol
 from services.gateway.settings import Deadlines, Limits, Settings
 from services.sizing.catalogue import Catalogue, CatalogueError, load_catalogue
+from services.sizing.economics import Tariff, TariffError
 from services.sizing.planfile import PlanFileError, load_plan
 
 # The names of containers that are down are asked for every second, and each look-up occupies a thread until it is answered: many threads
@@ -40,6 +42,7 @@ def main() -> None:
     try:
         gateway = Gateway(read_inputs(settings))
         gateway.request_log = requests
+        gateway.throughput.knees = read_knees(settings.load_results)
         late.dropped = gateway.metrics.log_dropped.inc
     except (EndpointsError, PlanFileError, CatalogueError, ValueError) as error:
         print(f"rigserve gateway: {error}", file=sys.stderr)
@@ -105,6 +108,12 @@ def parse_arguments(argv: list[str]) -> Settings:
                         help="proxies before this gateway (addresses or networks) whose X-Forwarded-* headers are believed (default: none)")
     parser.add_argument("--keep-alive-s", type=_seconds, help="unload a model on demand after so long without a request (default: when its "
                         "room is needed)")
+    parser.add_argument("--tariff", default=os.environ.get("RIGSERVE_TARIFF") or None, metavar="PRICE",
+                        help="price of a kilowatt-hour, for the costs in /v1/throughput (default: RIGSERVE_TARIFF, else no costs)")
+    parser.add_argument("--currency", default=os.environ.get("RIGSERVE_CURRENCY") or "EUR", help="of the tariff (default: "
+                        "RIGSERVE_CURRENCY, else EUR)")
+    parser.add_argument("--load-result", action="append", type=Path, default=[], metavar="FILE", help="result.json of a sweep of the "
+                        "load kit: its knee is told in /v1/throughput; may be repeated")
     parser.add_argument("--plain-path", action="store_true", help=argparse.SUPPRESS)  # every request by way of the application: for tests
     parser.add_argument("--poll-s", type=_seconds, default=1.0, help="how often workers are asked how they are")
     for name in Deadlines.__slots__:
@@ -130,8 +139,17 @@ def parse_arguments(argv: list[str]) -> Settings:
         Limits(**{name: getattr(given, f"limit_{name}") for name in Limits.__slots__}), given.plain_path,
         BreakerLimits(**{name: getattr(given, f"breaker_{name}") for name in BreakerLimits.__slots__}),
         given.database or None, given.open, given.published_on or None, given.open_status, given.trusted_proxies,
-        keep_alive_s=given.keep_alive_s,
+        _tariff(parser, given.tariff, given.currency), tuple(given.load_result), given.keep_alive_s,
     )
+
+
+def _tariff(parser: argparse.ArgumentParser, price: str | None, currency: str) -> Tariff | None:
+    try:
+        return None if price is None else Tariff(float(price), currency)
+    except TariffError as error:
+        parser.error(str(error))
+    except ValueError:
+        parser.error(f"{price!r} is no price of a kilowatt-hour; write for example --tariff 0.25")
 
 
 def _backend(parser: argparse.ArgumentParser, text: str) -> tuple[str, str]:

@@ -62,14 +62,15 @@ def card_metrics(cards: Sequence[Card], backends: Sequence[Backend]) -> list[Met
             state.add_metric([card.id, one.value], health["state"] == one.value)
         reading = health["telemetry"] or {}
         for name, (field, factor, _) in DCGM.items():
-            if (value := _number(reading.get(field))) is not None:
+            if (value := number(reading.get(field))) is not None:
                 figures[name].add_metric(labels, value * factor)
-        if (joules := _number(reading.get("energy_j"))) is not None:
+        if (joules := number(reading.get("energy_j"))) is not None:
             energy.add_metric([*labels, str(reading.get("energy_source"))], joules * 1000)
         for reason in reading.get("throttle_reasons") or ():
             throttled.add_metric([card.id, str(reason)], 1)
     return [state, throttled, energy, *figures.values()]
 
 
-def _number(value: Any) -> float | None:
+def number(value: Any) -> float | None:
+    """A figure of a reading; None for what is none."""
     return float(value) if isinstance(value, int | float) and not isinstance(value, bool) else None

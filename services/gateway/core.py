@@ -82,6 +82,7 @@ class Gateway:
         self.fits = FitBook(inputs.plan, inputs.catalogue)
         cards = inputs.plan.cards if inputs.plan else ()
         self.throughput = Throughput(self.directory, cards, self.started_s)
+        self.fleet.on_status = self.throughput.energy.said
         self.metrics = Metrics(self.directory, cards)
         self.refusals = RefusalBook()
         self.ledger = Ledger(settings)

@@ -42,6 +42,7 @@ class Fleet:
         self.backends = {backend.id: backend for backend in backends}
         self.ejector = Ejector(lambda: self.backends, on_ready, poll_s, limits or BreakerLimits(), heartbeat_s)
         self._poll_s, self._on_slots = poll_s, on_slots
+        self.on_status: Callable[[Backend, float], None] = lambda backend, now: None  # a worker has said how it is, at a monotonic time
         self._tasks: dict[Backend, asyncio.Task[None]] = {}
 
     def start(self) -> None:
@@ -142,6 +143,7 @@ class Fleet:
         before = (backend.status or said)["state"]
         backend.strikes, backend.seen, backend.status = 0, True, said
         self._heed_heat(backend, said)
+        self.on_status(backend, time.monotonic())
         state = WorkerState(said["state"])
         if state is WorkerState.READY and before != state:  # a worker is ready again only after its engine has answered a real request
             backend.breaker.warmed_up(time.monotonic())

@@ -7,6 +7,7 @@ from typing import Any
 from pydantic import TypeAdapter
 from pydantic.json_schema import JsonSchemaValue
 
+from services.gateway.power_figures import FIGURES
 from services.gateway.settings import WINDOWS_S
 from services.keys.key import Role
 from services.keys.usage import SUMS
@@ -79,19 +80,45 @@ _CARD = {"allOf": [ref("Card"), record({
 })]}  # fmt: skip
 CARDS = listing(_CARD, backends=listed(record(_BACKEND | {"url": STRING})), refusals=listed(ref("Refusal")), notes=listed(STRING))
 
-_PERCENTILES = record({"p50": nullable(NUMBER), "p95": nullable(NUMBER), "n": COUNT})
+_PERCENTILES = record({"p50": nullable(NUMBER), "p95": nullable(NUMBER), "p99": nullable(NUMBER), "n": COUNT})
+_REASONS: Schema = {"type": "object", "additionalProperties": STRING}
 _RATES = ("requests_per_s", "failed_per_s", "prompt_tokens_per_s", "output_tokens_per_s", "images_per_s", "denoise_steps_per_s")
 _ENTRY = {
     "running": COUNT, **{name: nullable(NUMBER) for name in _RATES}, "ttft_s": _PERCENTILES, "tpot_s": _PERCENTILES,
-    "queue_s": _PERCENTILES, "reasons": {"type": "object", "additionalProperties": STRING},
+    "queue_s": _PERCENTILES, "reasons": _REASONS, "error_share": nullable(NUMBER),
     "peak_output_tokens_per_s": nullable(record({"value": NUMBER, "at": nullable(STRING), "over_s": NUMBER})),
+}  # fmt: skip
+_POWER = {name: nullable(NUMBER) for name in FIGURES}
+_ENTRY |= {"serving": record({"joules": nullable(NUMBER), **_POWER, "reasons": _REASONS})}
+_DRAWN = {"watts": nullable(NUMBER), "energy_source": {"enum": ["counter", "integrated", "mixed", "unavailable"]}, **_POWER}
+_CAPACITY = {"capacity": record({
+    "knee_rps": nullable(NUMBER), "knee_output_tokens_per_s": nullable(NUMBER), "saturated_rps": nullable(NUMBER),
+    "measured_at": nullable(STRING), "report": nullable(STRING), "load": nullable(NUMBER), "reason": nullable(STRING),
+})}  # fmt: skip
+_PREDICTED = record({
+    "output_tokens_per_s": nullable(record({"low": NUMBER, "high": nullable(NUMBER)})), "prompt_tokens_per_s": nullable(NUMBER),
+    "images_per_s": nullable(NUMBER), "basis": nullable(STRING), "output_tokens_per_s_per_request": nullable(NUMBER),
+    "measured_alone": record({"output_tokens_per_s": nullable(NUMBER), "images_per_min": nullable(NUMBER)}),
+    "of_predicted": nullable(NUMBER), "reasons": _REASONS,
+})  # fmt: skip
+_SEEN = {
+    "state": nullable(STRING), "state_reason": nullable(STRING), "total_bytes": COUNT, "used_bytes": nullable(COUNT),
+    "temperature_c": nullable(NUMBER), "power_watts": nullable(NUMBER), "throttle_reasons": nullable(listed(STRING)),
+    "pcie_generation": nullable(COUNT), "pcie_width": nullable(COUNT), "pcie_replays": nullable(COUNT), "energy_known_s": NUMBER,
 }  # fmt: skip
 _REFUSED = {"refused": {"type": "object", "additionalProperties": COUNT}}
 _WINDOW = record({
     "object": {"const": "throughput"}, "window": {"enum": list(WINDOWS_S)}, "window_s": COUNT, "covered_s": NUMBER, "as_of": STRING,
-    "windows": listed(STRING), "counted_from": STRING, "totals": record(_ENTRY | _REFUSED),
-    "cards": listed(record(_ENTRY | {"id": STRING, "name": STRING, "simulated": BOOLEAN, "models": listed(STRING)})),
-    "models": listed(record(_ENTRY | _REFUSED | {"id": STRING, "kind": nullable(STRING), "cards": listed(STRING), "waiting": COUNT})),
+    "windows": listed(STRING), "counted_from": STRING, "totals": record(_ENTRY | _DRAWN | _REFUSED | {"waiting": COUNT}),
+    "tariff": nullable(record({"per_kwh": NUMBER, "currency": STRING})), "tariff_reason": nullable(STRING),
+    "cards": listed(record(_ENTRY | _DRAWN | _SEEN | _CAPACITY | {"id": STRING, "name": STRING, "simulated": BOOLEAN,
+                                                                  "models": listed(STRING)})),
+    "backends": listed(record(_ENTRY | {
+        "id": STRING, "card": nullable(STRING), "card_name": nullable(STRING), "simulated": nullable(BOOLEAN), "model": STRING,
+        "kind": nullable(STRING), "engine": nullable(STRING), "state": STRING, "slots": nullable(COUNT), "predicted": _PREDICTED,
+    })),
+    "models": listed(record(_ENTRY | _REFUSED | _CAPACITY | {"id": STRING, "kind": nullable(STRING), "cards": listed(STRING),
+                                                             "waiting": COUNT})),
 })  # fmt: skip
 THROUGHPUT = {"anyOf": [_WINDOW, listing(_WINDOW)]}
 

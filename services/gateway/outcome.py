@@ -64,6 +64,7 @@ class Outcome:
     once: tuple[str | None, str] | None = None
     level: int = 1
     sequences: int = 1
+    joules: float | None = None  # its share of what its card drew (energy.py); None: not known
 
     @property
     def key_id(self) -> str | None:

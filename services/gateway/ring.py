@@ -50,11 +50,18 @@ class Ring:
 
     def total(self, window_s: int, now: float, column: int = 0) -> float:
         """The sum of the current second and the `window_s` - 1 before it."""
-        end = self.row(now) // self._columns + 1
-        values = self.slots[column :: self._columns] if self._columns > 1 else self.slots
-        if window_s <= end:
-            return math.fsum(values[end - window_s : end])
-        return math.fsum(values[:end]) + math.fsum(values[end - window_s :])
+        return math.fsum(self._window(window_s, now)[column :: self._columns])
+
+    def totals(self, window_s: int, now: float) -> list[float]:
+        """`total` of every column."""
+        values = self._window(window_s, now)
+        return [math.fsum(values[column :: self._columns]) for column in range(self._columns)]
+
+    def _window(self, window_s: int, now: float) -> array[float]:
+        """The rows of the window, in no order."""
+        end = self.row(now) + self._columns
+        begin = end - window_s * self._columns
+        return self.slots[begin:end] if begin >= 0 else self.slots[:end] + self.slots[begin:]
 
     def buckets(self, bucket_s: int, count: int, now: float, column: int = 0) -> list[float]:
         """Sums of `count` stretches of `bucket_s` seconds, oldest first; the last one ends where the current stretch begins, so that a sum,

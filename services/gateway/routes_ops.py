@@ -19,6 +19,7 @@ from services.gateway.fits import reports_json
 from services.gateway.json_response import error_response, json_response
 from services.gateway.openapi import document
 from services.gateway.settings import WINDOWS_S
+from services.gateway.throughput_report import report
 from services.sizing.planfile import to_json
 from services.wire.errors import InvalidValue, ModelNotFound, NoAvailableWorker
 from services.wire.shapes import listing
@@ -36,10 +37,10 @@ def ops_routes(gateway: Gateway) -> APIRouter:
         window = request.query_params.get("window", "1m")
         now = time.monotonic()
         if window == "all":
-            return json_response(listing([gateway.throughput.report(name, now) for name in WINDOWS_S]))
+            return json_response(listing([report(gateway, name, now) for name in WINDOWS_S]))
         if window not in WINDOWS_S:
             raise InvalidValue(f"window must be one of {', '.join(WINDOWS_S)}, all.", param="window")
-        return json_response(gateway.throughput.report(window, now))
+        return json_response(report(gateway, window, now))
 
     @router.post("/v1/fit")
     async def fit(request: Request) -> Response:

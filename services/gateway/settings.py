@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from services.gateway.breaker import BreakerLimits
+from services.sizing.economics import Tariff
 
 WINDOWS_S = {"10s": 10, "1m": 60, "5m": 300, "1h": 3600}
 
@@ -77,6 +78,8 @@ class Settings:
     open_status: bool = False
     trusted_proxies: tuple[str, ...] = ()
 
+    tariff: Tariff | None = None  # of electricity; None: no costs are told
+    load_results: tuple[Path, ...] = ()  # sweeps of the load kit (knees.py)
     keep_alive_s: float | None = None  # a model on demand is unloaded after so long without a request; None: when its room is needed
 
     @property

@@ -8,14 +8,13 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from enum import IntEnum, auto
-from typing import Any
 
 from services.gateway.backends import Backend
 from services.gateway.directory import Directory
-from services.gateway.logs import utc_now
+from services.gateway.energy import CardEnergies
+from services.gateway.knees import Knee
 from services.gateway.outcome import Ending, Outcome
-from services.gateway.ring import Ring, Samples, percentile
-from services.gateway.settings import WINDOWS_S
+from services.gateway.ring import Ring, Samples
 from services.sizing.types import Card
 from services.wire.shapes import TokenUsage
 
@@ -35,10 +34,14 @@ class Sum(IntEnum):
     IMAGE_SERVED = auto()
     DENOISE_STEPS = auto()
     STEPS_KNOWN = auto()
+    TEXT_JOULES = auto()
+    IMAGE_JOULES = auto()
+    UNMETERED = auto()
 
 
 # As plain integers: an IntEnum's member is looked up and hashed in Python, once per request too often.
-REQUESTS, SERVED, FAILED, PROMPT_TOKENS, OUTPUT_TOKENS, TEXT_SERVED, IMAGES, IMAGE_SERVED, DENOISE_STEPS, STEPS_KNOWN = map(int, Sum)
+REQUESTS, SERVED, FAILED, PROMPT_TOKENS, OUTPUT_TOKENS, TEXT_SERVED, IMAGES, IMAGE_SERVED, DENOISE_STEPS, STEPS_KNOWN = range(10)
+TEXT_JOULES, IMAGE_JOULES, UNMETERED = map(int, (Sum.TEXT_JOULES, Sum.IMAGE_JOULES, Sum.UNMETERED))
 
 
 class Series:
@@ -70,6 +73,11 @@ class Series:
             self._text(outcome, outcome.tokens, row, now)
         if outcome.images is not None:
             self._images(outcome, row, now)
+        if outcome.joules is None:
+            slots[row + UNMETERED] += 1
+        elif outcome.seated_s is not None:
+            images = outcome.images is not None or (outcome.backend is not None and outcome.backend.kind == "image")
+            self.ring.spread(outcome.joules, outcome.seated_s, now, now, IMAGE_JOULES if images else TEXT_JOULES)
 
     def _text(self, outcome: Outcome, tokens: TokenUsage, row: int, now: float) -> None:
         seated = outcome.seated_s if outcome.seated_s is not None else now
@@ -102,14 +110,16 @@ class Throughput:
 
     def __init__(self, directory: Directory, cards: Sequence[Card], started_s: float) -> None:
         self._directory = directory
-        self._cards = cards
-        self._started_s = started_s
+        self.cards = cards
+        self.started_s = started_s
         self._series = {backend.id: Series() for backend in directory.backends}
-        self._refused: dict[tuple[str | None, str], Ring] = {}
+        self.refused: dict[tuple[str | None, str], Ring] = {}  # by model and code
+        self.energy = CardEnergies(directory)
+        self.knees: dict[str, Knee] = {}  # by model: what sweeps found
 
     def replace(self, cards: Sequence[Card]) -> None:
         """The rig has these cards from now on; the directory knows its backends. What was counted stays."""
-        self._cards = cards
+        self.cards = cards
         for backend in self._directory.backends:
             self._series.setdefault(backend.id, Series())
 
@@ -120,85 +130,11 @@ class Throughput:
 
     def _enter(self, outcome: Outcome, now: float) -> None:
         if outcome.ending is Ending.REFUSED:
-            refused = self._refused.setdefault((outcome.model_id, outcome.code or "unknown"), Ring())
+            refused = self.refused.setdefault((outcome.model_id, outcome.code or "unknown"), Ring())
             refused.slots[refused.row(now)] += 1
         elif outcome.backend is not None:
+            outcome.joules = self.energy.of_request(outcome)
             self._series[outcome.backend.id].finished(outcome, now)
 
     def series_of(self, backend: Backend) -> Series:
         return self._series[backend.id]
-
-    def report(self, window: str, now: float) -> dict[str, Any]:
-        """The JSON of `GET /v1/throughput` for one of WINDOWS_S."""
-        directory = self._directory
-        return {
-            "object": "throughput", "window": window, "window_s": WINDOWS_S[window], "covered_s": round(self._covered_s(window, now), 3),
-            "as_of": utc_now(), "windows": list(WINDOWS_S),
-            "counted_from": "the usage that engines report, when a request ends, spread over the time its tokens took",
-            "totals": self._entry(directory.backends, window, now) | {"refused": self._refusals(None, window, now)},
-            "cards": [self._card(card, window, now) for card in self._cards],
-            "models": [
-                {"id": served.id, "kind": served.kind, "cards": sorted({b.card.id for b in served.backends if b.card}),
-                 "waiting": len(served.queue.waiting)}
-                | self._entry(served.backends, window, now) | {"refused": self._refusals(served.id, window, now)}
-                for served in directory.models.values()
-            ],
-        }
-
-    def _card(self, card: Card, window: str, now: float) -> dict[str, Any]:
-        backends = [backend for backend in self._directory.backends if backend.card is card]
-        about = {"id": card.id, "name": card.name, "simulated": card.simulated, "models": sorted({b.model_id for b in backends})}
-        return about | self._entry(backends, window, now)
-
-    def _covered_s(self, window: str, now: float) -> float:
-        """The seconds that a window really spans: the current second has only just begun, and before the start there is nothing."""
-        return min(WINDOWS_S[window] - 1 + now % 1, now - self._started_s)
-
-    def _entry(self, backends: Sequence[Backend], window: str, now: float) -> dict[str, Any]:
-        series = [self._series[backend.id] for backend in backends]
-        covered = self._covered_s(window, now)
-        for one in series:
-            one.look_for_peak()
-        totals = {column.name.lower(): sum(s.ring.total(WINDOWS_S[window], now, column) for s in series) for column in Sum}
-        reasons: dict[str, str] = {}
-
-        def rate(name: str, known: float, why: str) -> float | None:
-            if known and covered > 0:
-                return round(totals[name] / covered, 4)
-            reasons[f"{name}_per_s"] = why
-            return None
-
-        none_text, none_image = f"no text request ended in the last {window}", f"no image request ended in the last {window}"
-        no_steps = "the engine reports no steps" if totals["image_served"] else none_image
-        entry: dict[str, Any] = {
-            "running": sum(backend.lane.in_flight for backend in backends),
-            "requests_per_s": rate("requests", totals["requests"], f"no request ended in the last {window}"),
-            "failed_per_s": rate("failed", totals["requests"], f"no request ended in the last {window}"),
-            "prompt_tokens_per_s": rate("prompt_tokens", totals["text_served"], none_text),
-            "output_tokens_per_s": rate("output_tokens", totals["text_served"], none_text),
-            "images_per_s": rate("images", totals["image_served"], none_image),
-            "denoise_steps_per_s": rate("denoise_steps", totals["steps_known"], no_steps),
-        }
-        start = now - WINDOWS_S[window]
-        for name, samples in (("ttft_s", "ttft"), ("tpot_s", "tpot"), ("queue_s", "queue")):
-            values = sorted(value for one in series for value in getattr(one, samples).since(start))
-            entry[name] = {"p50": _rounded(percentile(values, 0.5)), "p95": _rounded(percentile(values, 0.95)), "n": len(values)}
-            if not values:
-                reasons[name] = f"no stream ended in the last {window}" if name != "queue_s" else f"no request ended in the last {window}"
-        peaks = [s.peak for s in series if s.peak is not None]
-        best = max(peaks, default=None)
-        at = utc_now(seconds_ago=time.monotonic() - best[1]) if best else None
-        entry["peak_output_tokens_per_s"] = {"value": round(best[0], 4), "at": at, "over_s": PEAK_S} if best else None
-        return entry | {"reasons": reasons}
-
-    def _refusals(self, model_id: str | None, window: str, now: float) -> dict[str, int]:
-        found: dict[str, int] = {}
-        for (model, code), ring in self._refused.items():
-            count = round(ring.total(WINDOWS_S[window], now)) if model_id in (None, model) else 0
-            if count:
-                found[code] = found.get(code, 0) + count
-        return found
-
-
-def _rounded(value: float | None) -> float | None:
-    return None if value is None else round(value, 5)

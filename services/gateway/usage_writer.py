@@ -67,7 +67,7 @@ class UsageWriter:
         seconds = outcome.ended_s - outcome.seated_s if outcome.ended_s is not None and outcome.seated_s is not None else 0.0
         unmetered = int(tokens is None and images is None and outcome.ending is not Ending.REFUSED)
         prompt, output = (tokens.prompt_tokens, tokens.output_tokens) if tokens else (0, 0)
-        sums = Sums(1, unmetered, prompt, output, images.images if images else 0, seconds)
+        sums = Sums(1, unmetered, prompt, output, images.images if images else 0, seconds, outcome.joules)
         found = self._pending.rows.get(ident)
         if found is not None:
             found.add(sums)
