@@ -64,7 +64,7 @@ def table(runs: dict[int, list[tuple[str, bool, dict[str, str]]]]) -> str:
 
 def main() -> int:
     collector = Collector()
-    code = pytest.main(["-q", "-n", "4", "-p", "no:randomly", "tests/reliability", *sys.argv[1:]], plugins=[collector])
+    code = pytest.main(["-q", "-n", "4", "--timeout=240", "--timeout-method=thread", "tests/reliability", *sys.argv[1:]], plugins=[collector])
     TABLE.write_text(table(collector.runs), encoding="utf8")
     return int(code)
 

@@ -161,7 +161,7 @@ def test_reads_a_byte_now_and_then(stack: Stack, seen: Seen) -> None:
 def test_many_vanish_at_once(tmp_path, way: str, fake_engine, seen: Seen) -> None:  # type: ignore[no-untyped-def]
     count = 500
     engine = fake_engine("m", itl_s=0.5)
-    gateway: GatewayProcess = start_gateway(tmp_path, f"--backend=m={engine.url}", *way_flags(way))
+    gateway: GatewayProcess = start_gateway(tmp_path, f"--backend=m={engine.url}", "--limit-backend-slots=1024", *way_flags(way))
     try:
         gateway.wait_ready()
         files = len(os.listdir(f"/proc/{gateway.process.pid}/fd"))

@@ -30,7 +30,7 @@ LONG = {"max_tokens": 100_000}
 def lone(fake_engine: Callable[..., FakeEngineProcess], tmp_path: Path, way: str) -> Iterator[tuple[GatewayProcess, FakeEngineProcess]]:
     """A gateway that a test may end, over one engine."""
     engine = fake_engine("solo", itl_s=0.02, context=10**6)
-    gateway = start_gateway(tmp_path, f"--backend=solo={engine.url}", "--drain-grace-s=1", *way_flags(way))
+    gateway = start_gateway(tmp_path, f"--backend=solo={engine.url}", "--drain-grace-s=1", "--limit-backend-slots=64", *way_flags(way))
     gateway.wait_ready()
     yield gateway, engine
     gateway.stop()
