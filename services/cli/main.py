@@ -10,7 +10,7 @@ import click
 COMMANDS = {
     name: f"services.cli.{name}:{name}"
     for name in ("detect", "doctor", "probe", "models", "fit", "plan", "fetch", "serve", "status", "gateway", "worker", "health", "keys",
-                 "compose", "up", "upgrade", "calibrate", "power")
+                 "compose", "up", "upgrade", "calibrate", "power", "top")
 } | {
     "advise": "services.cli.advise:advise_command",
     "down": "services.cli.up:down", "ps": "services.cli.running:ps", "logs": "services.cli.running:logs",
