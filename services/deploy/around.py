@@ -36,6 +36,7 @@ def gateway_service(rig: Rig) -> Service:
         command=("gateway", "--plan", PLAN_IN_CONTAINER, "--endpoints", ENDPOINTS_IN_CONTAINER,
                  "--host", "0.0.0.0", "--port", str(GATEWAY_PORT),  # noqa: S104 - of its container
                  "--published-on", PUBLISHED_ON, "--open-status"),
+        environment=(("RIGSERVE_TARIFF", "${RIGSERVE_TARIFF:-}"), ("RIGSERVE_CURRENCY", "${RIGSERVE_CURRENCY:-}")),
         user=USER, networks=("workers", "edge"), ports=(Port(PUBLISHED_ON, "${RIGSERVE_PORT:-8000}", GATEWAY_PORT),),
         configs=(("plan", PLAN_IN_CONTAINER), ("endpoints", ENDPOINTS_IN_CONTAINER)),
         secrets=tuple(rig.names[placement.id] for placement in rig.plan.placements), tmpfs=(_TMP,),

@@ -133,6 +133,22 @@ def test_joules_reach_the_usage(tmp_path: Path) -> None:
     assert joules == {backends["alone"].model_id: pytest.approx(400), "smollm2-135m-instruct": None}, "a simulated card: null, not 0"
 
 
+def test_what_a_worker_says_reaches_the_meter(tmp_path: Path) -> None:
+    gateway, backends = made(tmp_path)
+    alone = backends["alone"]
+    assert alone.card is not None
+    for age_s, joules in ((2.0, 500.0), (0.0, 700.0)):
+        said = {"placement_id": "alone", "state": "starting", "telemetry": {"energy_j": joules, "energy_source": "counter", "age_s": age_s}}
+        gateway.fleet._worker_said(alone, said)
+    now = time.monotonic()
+    drawn = gateway.throughput.energy.drawn(alone.card.id, 60, now)
+    assert (drawn.joules, drawn.source) == (pytest.approx(200), "counter")
+    assert drawn.known_s == pytest.approx(2.0, abs=0.5)
+    for broken in ({}, {"energy_j": None}, {"energy_j": True, "energy_source": "counter", "age_s": 0.0}, {"energy_j": 1.0, "age_s": "x"}):
+        gateway.fleet._worker_said(alone, said | {"telemetry": broken})
+    assert gateway.throughput.energy.drawn(alone.card.id, 60, now) == drawn
+
+
 def test_a_sum_with_an_unknown_part_is_unknown() -> None:
     known = Sums(1, joules=5.0)
     known.add(Sums(1, joules=7.0))
