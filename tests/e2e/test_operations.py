@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 import urllib.request
 
 import openai
@@ -80,6 +81,33 @@ def test_throughput_counts_what_the_engines_counted(stack: RunningStack, client:
     body = get(f"{stack.url}/v1/throughput")
     assert LLM in json.dumps(body["models"])
     assert LLM in json.dumps(body["cards"])
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_tokens_as_the_client_counts_them(stack: RunningStack, client: OpenAI, stream: bool) -> None:
+    """A log probability comes with each output token, so the client counts them itself, and nobody has to ask for usage."""
+
+    def counted() -> dict[str, int]:
+        told, used = get(f"{stack.url}/v1/throughput?window=1h"), get(f"{stack.url}/v1/usage")
+        row = next(one for one in told["backends"] if one["model"] == LLM)
+        return {"throughput": round((row["output_tokens_per_s"] or 0) * told["covered_s"]),
+                "usage": sum(one["output_tokens"] for one in used["data"] if one["model"] == LLM)}
+
+    before, seen = counted(), 0
+    for number in range(4):
+        said = [{"role": "user", "content": f"Write a story of {number} cats."}]
+        asked = {"model": LLM, "messages": said, "max_tokens": 48, "logprobs": True}
+        if stream:
+            chunks = client.chat.completions.create(**asked, stream=True)
+            choices = [chunk.choices[0] for chunk in chunks if chunk.choices]
+        else:
+            choices = client.chat.completions.create(**asked).choices
+        seen += sum(len(choice.logprobs.content or ()) for choice in choices if choice.logprobs)
+    time.sleep(0.5)  # a request is counted a moment after its last byte
+    after = counted()
+    assert seen > 40
+    for who, count in after.items():
+        assert count - before[who] == pytest.approx(seen, rel=0.01, abs=1), who
 
 
 def test_health_ready_metrics(stack: RunningStack) -> None:
