@@ -30,6 +30,9 @@ COMING_UP = {WorkerState.STARTING, WorkerState.LOADING, WorkerState.WARMING, Wor
 UNKNOWN_LOAD_S = 10.0
 RETRY_S = 5.0
 LISTED = 20
+DOES: dict[Kind, tuple[str, str]] = {
+    "text": ("text", "/v1/chat/completions"), "image": ("images", "/v1/images/generations"), "embedding": ("embeddings", "/v1/embeddings"),
+}  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,8 +68,8 @@ def admit(view: View, kind: Kind, now: float) -> Served:
     if served is None:  # 2
         raise _not_served(view)
     if served.kind is not None and served.kind != kind:  # 3
-        route = "/v1/images/generations" if served.kind == "image" else "/v1/chat/completions"
-        raise InvalidValue(f"{served.id} is a model for {'images' if served.kind == 'image' else 'text'}; use {route}.", param="model")
+        what, route = DOES[served.kind]
+        raise InvalidValue(f"{served.id} is a model for {what}; use {route}.", param="model")
     if not served.ready and not served.loadable(now):  # 4
         raise _not_ready(served, now)
     queue = served.queue
@@ -126,9 +129,11 @@ def _until_ready_s(backend: Backend, now: float) -> float:
 
 
 def check_text(request: TextRequest, served: Served) -> None:
-    """1. Pictures for a model that can't see: 400. 2. More output than the largest context: 400. 3. More answers at once than any placement
-    holds sequences, where that is known: 400. 4. A token that the model has not: 400. 5. A constraint that a llama.cpp of the model would
-    not read: 400."""
+    """0. Embeddings: as `check_embedding` says. 1. Pictures for a model that can't see: 400. 2. More output than the largest context: 400.
+    3. More answers at once than any placement holds sequences, where that is known: 400. 4. A token that the model has not: 400.
+    5. A constraint that a llama.cpp of the model would not read: 400."""
+    if not request.generates:  # 0
+        return check_embedding(request, served)
     if request.pictures and not served.takes_pictures:  # 1
         raise InvalidValue(f"{served.id} reads text only; leave the picture parts out.", param="messages")
     context = served.context_tokens
@@ -151,12 +156,29 @@ def check_text(request: TextRequest, served: Served) -> None:
         raise InvalidValue(message, param="structured_outputs")
 
 
+def check_embedding(request: TextRequest, served: Served) -> None:
+    """1. More dimensions than the model has: 400. 2. Fewer than it has, where a llama.cpp would not read that: 400. A model that was not
+    made to be cut refuses itself."""
+    dimensions = request.body.get("dimensions")
+    has = served.spec.text.hidden_size if served.spec and served.spec.text else None
+    if dimensions is None or dimensions == has:
+        return
+    if has is not None and dimensions > has:  # 1
+        raise InvalidValue(f"dimensions must be at most {has} for {served.id}; got {dimensions}.", param="dimensions")
+    if any(backend.engine is Engine.LLAMACPP for backend in served.backends):  # 2
+        message = f"dimensions is not read by llama.cpp, which serves {served.id}; leave it out, and cut the vectors yourself."
+        raise InvalidValue(message, param="dimensions")
+
+
 def context_exceeded(request: TextRequest, prompt_tokens: int | None, served: Served) -> ContextLengthExceeded:
     """The refusal, with both numbers and the card. `prompt_tokens` None: the output alone is more than the context."""
     largest = max(served.backends, key=lambda backend: backend.lane.context_tokens or 0)
     where = f" (on {largest.card.name})" if largest.card else ""
     holds = f"The context of {served.id} is {largest.lane.context_tokens} tokens{where}"
     output = request.output_tokens
+    if not request.generates:
+        longest = f"The longest text of {request.prompt_field} is {prompt_tokens} tokens"
+        return ContextLengthExceeded(f"{holds}. {longest}: shorten it, or split it into several.", param=request.prompt_field)
     if prompt_tokens is None:
         name = "max_completion_tokens" if request.body.get("max_completion_tokens") else "max_tokens"
         return ContextLengthExceeded(f"{holds}, but {name} alone asks for {output}; ask for fewer.", param=name)
@@ -164,7 +186,7 @@ def context_exceeded(request: TextRequest, prompt_tokens: int | None, served: Se
         f"{holds}. The prompt is {prompt_tokens} tokens and {output} more {'are' if output > 1 else 'is'} wanted as output: "
         f"{prompt_tokens + output} in all. Shorten the prompt{' or lower max_tokens' if request.max_tokens else ''}."
     )
-    return ContextLengthExceeded(message, param="messages" if request.chat else "prompt")
+    return ContextLengthExceeded(message, param=request.prompt_field)
 
 
 def largest_image(served: Served) -> Backend | None:

@@ -16,6 +16,7 @@ from services.gateway.body import ClientGone
 from services.gateway.border import Border, allowed_hosts
 from services.gateway.core import Gateway
 from services.gateway.json_response import error_response
+from services.gateway.metrics import OPERATIONS
 from services.gateway.outcome import Ending, Outcome
 from services.gateway.routes_admin import admin_routes
 from services.gateway.routes_dashboard import dashboard_routes
@@ -25,7 +26,7 @@ from services.gateway.routes_roles import roles_routes
 from services.gateway.routes_usage import usage_routes
 from services.wire.errors import ApiError, InternalError, InvalidValue, MethodNotAllowed, RouteNotFound
 
-MEASURED = {"/v1/chat/completions", "/v1/completions", "/v1/images/generations", "/v1/images/edits"}
+MEASURED = set(OPERATIONS)
 
 
 def make_app(gateway: Gateway) -> ASGIApp:

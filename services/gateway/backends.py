@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -16,7 +16,7 @@ from services.gateway.upstream import Upstream, parse_origin
 from services.sizing.types import Card, Engine, ImageWorkload, ModelSpec, Placement, Plan, TextWorkload
 from services.wire.worker import WorkerState
 
-Kind = Literal["text", "image"]
+Kind = Literal["text", "image", "embedding"]
 FAILED_S = 30.0  # what failed is not loaded again before
 
 
@@ -105,8 +105,13 @@ class Backend:
         return speed.load_s if speed else None
 
 
-def from_placement(placement: Placement, card: Card | None, endpoint: Mapping[str, Any]) -> Backend:
-    """The backend of one placement. Raises EndpointsError."""
+def kind_of(spec: ModelSpec) -> Kind:
+    """What is asked of a model of the catalogue."""
+    return "text" if spec.kind == "chat" else spec.kind
+
+
+def from_placement(placement: Placement, card: Card | None, endpoint: Mapping[str, Any], spec: ModelSpec | None = None) -> Backend:
+    """The backend of one placement; `spec` is its model in the catalogue, None where that has lost it. Raises EndpointsError."""
     token = _token(endpoint.get("token_file"), placement.id)
     try:
         engine, worker = Upstream(parse_origin(endpoint["engine_url"]), token), Upstream(parse_origin(endpoint["worker_url"]), token)
@@ -119,7 +124,7 @@ def from_placement(placement: Placement, card: Card | None, endpoint: Mapping[st
     else:
         unit_s = 60 / speed.images_per_min if speed and speed.images_per_min else None
         lane = Lane(placement.id, 1, unit_s, width_px=workload.width_px, height_px=workload.height_px)
-    kind: Kind = "text" if isinstance(workload, TextWorkload) else "image"
+    kind: Kind = "image" if isinstance(workload, ImageWorkload) else kind_of(spec) if spec is not None else "text"
     return Backend(placement.id, placement.model_id, kind, engine, lane, worker, placement.choice.engine, placement, card)
 
 
@@ -130,14 +135,15 @@ def from_flag(number: int, model_id: str, url: str, spec: ModelSpec | None, limi
         origin = parse_origin(url)
     except ValueError as error:
         raise ValueError(f"--backend {model_id}: {error}") from None
-    kind: Kind | None = None if spec is None else "image" if spec.kind == "image" else "text"
+    kind = None if spec is None else kind_of(spec)
     ident = f"backend-{number}"
     lane = Lane(ident, 1 if kind == "image" else limits.backend_slots)
     return Backend(ident, model_id, kind, Upstream(origin), lane)
 
 
-def plan_backends(plan: Plan, endpoints: Path) -> list[Backend]:
-    """One backend per placement, with the addresses of endpoints.json. Raises EndpointsError."""
+def plan_backends(plan: Plan, endpoints: Path, spec_of: Callable[[str], ModelSpec | None]) -> list[Backend]:
+    """One backend per placement, with the addresses of endpoints.json; `spec_of` looks a model up in the catalogue. Raises
+    EndpointsError."""
     try:
         listed = json.loads(endpoints.read_text(encoding="utf8"))["endpoints"]
         by_id = {entry["placement_id"]: entry for entry in listed}
@@ -147,7 +153,7 @@ def plan_backends(plan: Plan, endpoints: Path) -> list[Backend]:
     if missing:
         raise EndpointsError(f"{endpoints} has no endpoint for {', '.join(missing)}; it must have one for each placement of the plan.")
     cards = {card.id: card for card in plan.cards}
-    return [from_placement(placement, cards.get(placement.card_id), by_id[placement.id]) for placement in plan.placements]
+    return [from_placement(p, cards.get(p.card_id), by_id[p.id], spec_of(p.model_id)) for p in plan.placements]
 
 
 def _token(token_file: Any, placement_id: str) -> str | None:

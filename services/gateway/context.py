@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import orjson
@@ -13,6 +14,7 @@ from services.gateway.upstream import Upstream, UpstreamError
 from services.sizing.types import Engine
 
 ANYTHING = Need()
+MOST_COUNTED = 16  # texts of one request, the longest first: what is too long among the others the engine refuses itself
 # What the rendering of a chat depends on beside its messages.
 RENDERING = ("tools", "documents", "chat_template_kwargs", "add_generation_prompt", "continue_final_message", "add_special_tokens")
 
@@ -45,7 +47,7 @@ async def count_prompt(request: TextRequest, upstream: Upstream, engine: Engine 
     try:
         if request.chat:
             return await _count_chat(request, upstream, engine, model_id, timeout_s)
-        return await _count_prompts(request.body["prompt"], upstream, engine, model_id, timeout_s)
+        return await _count_prompts(request.prompts, upstream, engine, model_id, timeout_s)
     except (UpstreamError, TimeoutError):
         return None
 
@@ -60,11 +62,12 @@ async def _count_chat(request: TextRequest, upstream: Upstream, engine: Engine |
     return _number(await _post(upstream, "/tokenize", asked, timeout_s))
 
 
-async def _count_prompts(prompt: Any, upstream: Upstream, engine: Engine | None, model_id: str, timeout_s: float) -> int | None:
-    prompts = prompt if isinstance(prompt, list) and not isinstance(prompt[0], int) else [prompt]
+async def _count_prompts(
+    prompts: Sequence[str | list[int]], upstream: Upstream, engine: Engine | None, model_id: str, timeout_s: float
+) -> int | None:
     longest = max((len(item) for item in prompts if isinstance(item, list)), default=0)
     texts = [item for item in prompts if isinstance(item, str)]
-    for text in sorted(texts, key=len, reverse=True):
+    for text in sorted(texts, key=len, reverse=True)[:MOST_COUNTED]:
         if len(text.encode()) <= longest:  # fewer bytes than another has tokens
             break
         count = await _count_text(text, upstream, engine, model_id, timeout_s)

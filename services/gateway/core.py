@@ -8,6 +8,7 @@ import logging
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Protocol
 
 from services.gateway.access_metrics import AccessCollector
@@ -199,7 +200,7 @@ def backends_of(inputs: Inputs) -> list[Backend]:
     if inputs.plan is not None:
         if settings.endpoints is None:
             raise ValueError("--plan needs --endpoints: where each placement of the plan listens.")
-        backends = plan_backends(inputs.plan, settings.endpoints)
+        backends = plan_backends(inputs.plan, settings.endpoints, partial(spec_of, inputs.catalogue))
     for number, (model_id, url) in enumerate(settings.backends):
         backends.append(from_flag(number, model_id, url, spec_of(inputs.catalogue, model_id), settings.limits))
     return backends

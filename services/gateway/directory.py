@@ -68,7 +68,7 @@ class Directory:
         self.models = {model_id: self._serve(model_id, of_model, catalogue) for model_id, of_model in by_model.items()}
         self.catalogue = catalogue
         served_by = [(backend, served) for served in self.models.values() for backend in served.backends]
-        share_cards((b.card.id if b.card else None, b.kind, b.lane, served.queue) for b, served in served_by)
+        share_cards((b.card.id if b.card else None, "text" if b.kind == "embedding" else b.kind, b.lane, s.queue) for b, s in served_by)
         self._names = {name.casefold(): served for served in self.models.values() for name in (served.spec.aliases if served.spec else ())}
         self._names |= {served.id.casefold(): served for served in self.models.values()}
 

@@ -11,6 +11,7 @@ from services.gateway.fields import CHAT, COMPLETION
 from services.gateway.fit_request import FIELDS as FIT
 from services.gateway.image_fields import EDIT, IMAGE
 from services.gateway.openapi_answers import STRING, Schema, listing
+from services.gateway.pooling_fields import EMBEDDING
 from services.gateway.settings import WINDOWS_S
 from services.keys.key import UNITS, Role
 from services.keys.key import WINDOWS_S as LIMIT_WINDOWS_S
@@ -95,6 +96,11 @@ OPERATIONS: dict[tuple[str, str], Operation] = {
     ("POST", "/v1/completions"): Operation(
         "Text that goes on, whole or as a stream", {JSON: answers.COMPLETION, SSE: STRING}, body_of(COMPLETION, ("model", "prompt")),
         _ORDINARY | {"prompt": "Once upon a time"}, (ContextLengthExceeded, *MODEL_ERRORS), headers=("idempotency-key",),
+    ),
+    ("POST", "/v1/embeddings"): Operation(
+        "A vector for each text", {JSON: answers.EMBEDDINGS}, body_of(EMBEDDING, ("model", "input")),
+        {"model": "bge-m3", "input": ["What is a riser?", "A riser carries PCIe over a cable."]},
+        (ContextLengthExceeded, *MODEL_ERRORS), headers=("idempotency-key",),
     ),
     ("POST", "/v1/images/generations"): Operation(
         "Images from words", {JSON: answers.IMAGES, SSE: STRING}, body_of(IMAGE, ("prompt",)),

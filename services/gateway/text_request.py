@@ -1,4 +1,4 @@
-"""A request for text, read as far as the gateway needs it: chat and completions alike."""
+"""A request for text or for what a text is worth, read as far as the gateway needs it: chat, completions, embeddings alike."""
 
 from __future__ import annotations
 
@@ -8,8 +8,10 @@ import orjson
 
 from services.gateway import fields
 from services.gateway.body import parse_object
+from services.gateway.checks import Check
 from services.gateway.keep_alive import KeepAlive, read_keep_alive
 from services.gateway.messages import check_messages
+from services.gateway.pooling_fields import EMBEDDING
 from services.gateway.tools import check_choice
 from services.wire.errors import InvalidValue
 
@@ -20,7 +22,14 @@ TEMPLATE_TOKENS = 256
 COMPLETION_TOKENS = 16
 MAX_PROMPTS = 64
 
-Route = Literal["/v1/chat/completions", "/v1/completions"]
+# Tokens that a tokenizer sets around a text that is embedded: [CLS] and [SEP], an instruction's end.
+SPECIAL_TOKENS = 4
+
+Route = Literal["/v1/chat/completions", "/v1/completions", "/v1/embeddings"]
+PROMPT_FIELDS: dict[Route, str] = {"/v1/chat/completions": "messages", "/v1/completions": "prompt", "/v1/embeddings": "input"}
+TABLES: dict[Route, dict[str, Check]] = {
+    "/v1/chat/completions": fields.CHAT, "/v1/completions": fields.COMPLETION, "/v1/embeddings": EMBEDDING,
+}  # fmt: skip
 
 
 class TextRequest(NamedTuple):  # not a frozen dataclass: made once a request, and those take four times as long to make
@@ -46,8 +55,25 @@ class TextRequest(NamedTuple):  # not a frozen dataclass: made once a request, a
         return self.route == "/v1/chat/completions"
 
     @property
+    def generates(self) -> bool:
+        """Whether the answer is text that has to have room in the context too."""
+        return self.route in ("/v1/chat/completions", "/v1/completions")
+
+    @property
+    def prompt_field(self) -> str:
+        return PROMPT_FIELDS[self.route]
+
+    @property
+    def prompts(self) -> list[str | list[int]]:
+        """What is computed each by itself: texts or lists of token ids. Not of a chat, whose template makes one of it."""
+        given = self.body[self.prompt_field]
+        return given if isinstance(given, list) and not isinstance(given[0], int) else [given]
+
+    @property
     def output_tokens(self) -> int:
         """The tokens that must have room beside the prompt."""
+        if not self.generates:
+            return 0
         return self.max_tokens or (1 if self.chat else COMPLETION_TOKENS)
 
     @property
@@ -60,6 +86,8 @@ class TextRequest(NamedTuple):  # not a frozen dataclass: made once a request, a
     def most_prompt_tokens(self) -> int | None:
         """A bound without a tokenizer: no tokenizer in use makes more tokens of a text than it has UTF-8 bytes, and the body holds the
         prompt and more. None where that is no bound: templates write tools and documents out at length."""
+        if not self.generates:
+            return max(len(item.encode()) if isinstance(item, str) else len(item) for item in self.prompts) + SPECIAL_TOKENS
         if self.body.get("tools") or self.body.get("documents") or self.body.get("chat_template_kwargs"):
             return None
         return len(self.raw) + TEMPLATE_TOKENS
@@ -89,16 +117,17 @@ def read_text_request(route: Route, raw: bytes) -> TextRequest:
     """Parses and checks. Raises InvalidValue with param."""
     body = parse_object(raw)
     chat = route == "/v1/chat/completions"
-    required = ("model", "messages" if chat else "prompt")
-    for name in required:
+    for name in ("model", PROMPT_FIELDS[route]):
         if body.get(name) is None:
             raise InvalidValue(f"{name} is required.", param=name)
-    dropped = fields.check_fields(body, fields.CHAT if chat else fields.COMPLETION)
+    dropped = fields.check_fields(body, TABLES[route])
     keep_alive = read_keep_alive(body)
     for name in dropped:  # not checked, so nothing may read it: max_completion_tokens of a completion might be a text
         del body[name]
     priority = body.pop("priority", None)
-    pictures = check_messages(body["messages"]) if chat else _check_prompt(body["prompt"])
+    pictures = check_messages(body["messages"]) if chat else 0
+    if route == "/v1/completions":
+        _check_prompt(body["prompt"])
     if chat:
         check_choice(body)
     stream = bool(body.get("stream"))
@@ -113,17 +142,17 @@ def read_text_request(route: Route, raw: bytes) -> TextRequest:
     return made if keep_alive is None else made._replace(keep_alive=keep_alive)
 
 
-def _check_prompt(value: Any) -> int:
-    """A string, several strings, token ids, or several lists of token ids; none of them empty. Returns 0: it holds no pictures."""
+def _check_prompt(value: Any) -> None:
+    """A string, several strings, token ids, or several lists of token ids; none of them empty."""
     if isinstance(value, str) and value:
-        return 0
+        return
     if isinstance(value, list) and 0 < len(value) <= fields.MAX_TOKENS:
         if all(type(token) is int and 0 <= token < 10**7 for token in value):
-            return 0
+            return
         if len(value) > MAX_PROMPTS:
             raise InvalidValue(f"prompt may hold at most {MAX_PROMPTS} prompts; got {len(value)}.", param="prompt")
         if all(isinstance(item, str) and item for item in value):
-            return 0
+            return
         if all(isinstance(item, list) and item and all(type(t) is int and 0 <= t < 10**7 for t in item) for item in value):
-            return 0
+            return
     raise InvalidValue("prompt must be a string, a list of strings, or a list of token ids, and not empty.", param="prompt")

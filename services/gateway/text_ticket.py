@@ -16,7 +16,7 @@ def text_ticket(
     request: TextRequest, need: Need, key: str | None, tried: frozenset[str] = NOWHERE, queue_s: float | None = None
 ) -> Ticket:
     """`key`: whose request it is; None: nobody's in particular. `tried`: backends that have failed it. It takes a turn for each answer."""
-    prefix = prefix_of(request, key) if len(request.raw) >= LEAST_BYTES else None
+    prefix = prefix_of(request, key) if request.generates and len(request.raw) >= LEAST_BYTES else None
     return Ticket(need, tried, prefix, request.priority or 0, key, request.n, queue_s)
 
 

@@ -114,6 +114,24 @@ class Shape:
         return [*events, b"data: [DONE]\n\n"]
 
 
+def pooled_texts(body: dict[str, Any]) -> list[str]:
+    """The texts of a request for embeddings; a token id counts as one word."""
+    given = body["input"]
+    several = isinstance(given, list) and not isinstance(given[0], int)
+    return [text if isinstance(text, str) else " ".join(map(str, text)) for text in (given if several else [given])]
+
+
+def embeddings(flavour: str, model: str, body: dict[str, Any], counts: list[int]) -> dict[str, Any]:
+    """A vector for each text: its number of words, and where it stands."""
+    vectors = [[float(count), float(i)] for i, count in enumerate(counts)]
+    packed = body.get("encoding_format") == "base64"
+    data = [{"object": "embedding", "index": i, "embedding": base64.b64encode(struct.pack("<2f", *v)).decode() if packed else v}
+            for i, v in enumerate(vectors)]
+    more = {"id": "embd-fake", "created": 1} if flavour == "vllm" else {}
+    usage = {"prompt_tokens": sum(counts), "total_tokens": sum(counts)} | ({"completion_tokens": 0} if flavour == "vllm" else {})
+    return {"object": "list", "model": model, "data": data, "usage": usage, **more}
+
+
 def png(width: int, height: int, seed: int) -> bytes:
     """A one-colour PNG of that size; the colour comes from the seed, so equal seeds give equal bytes."""
     row = b"\0" + bytes((seed % 256, seed // 256 % 256, 77)) * width

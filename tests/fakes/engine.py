@@ -41,7 +41,8 @@ from tests.fakes.http import Reply, Request, Server
 SIDE_FAULTS = {"slow_health", "health_503", "slow_tokenize"}
 HEARTBEAT_ID = "rigserve-heartbeat"  # services/gateway/heartbeat.py
 IMAGE_ROUTES = {"/v1/images/generations", "/v1/images/edits"}
-MODEL_ROUTES = {"/v1/chat/completions", "/v1/completions"} | IMAGE_ROUTES
+POOLING_ROUTES = {"/v1/embeddings"}
+MODEL_ROUTES = {"/v1/chat/completions", "/v1/completions"} | POOLING_ROUTES | IMAGE_ROUTES
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,7 +156,7 @@ class FakeEngine:
                 await self.image(request.path, body, fault, reply)
             else:
                 async with self.slot_for_text():
-                    await self.text(request.path, body, fault, reply)
+                    await (self.pooled if request.path in POOLING_ROUTES else self.text)(request.path, body, fault, reply)
             self.served += 1
         finally:
             self.running -= 1
@@ -250,6 +251,16 @@ class FakeEngine:
             return await reply.send(200, shape.whole())
         await reply.start()
         await self.stream(shape, fault, bool((body.get("stream_options") or {}).get("include_usage")), reply, pieces)
+
+    async def pooled(self, path: str, body: dict[str, Any], fault: str | None, reply: Reply) -> None:
+        """Numbers for texts: nothing is generated, so each text must fit the context by itself."""
+        settings = self.settings
+        counts = [answers.count(text) for text in answers.pooled_texts(body)]
+        if max(counts) > settings.context:
+            return await reply.send(400, answers.too_long(settings.flavour, max(counts), 0, settings.context))
+        self.prompt_tokens += sum(counts)
+        await asyncio.sleep(settings.ttft_s + settings.prompt_token_s * sum(counts))
+        await reply.send(200, answers.embeddings(settings.flavour, settings.model, body, counts))
 
     async def stream(self, shape: answers.Shape, fault: str | None, usage: bool, reply: Reply, pieces: list[str] | None = None) -> None:
         if fault == "done_only":
