@@ -64,7 +64,8 @@ def table(runs: dict[int, list[tuple[str, bool, dict[str, str]]]]) -> str:
 
 def main() -> int:
     collector = Collector()
-    code = pytest.main(["-q", "-n", "4", "--timeout=240", "--timeout-method=thread", "tests/reliability", *sys.argv[1:]], plugins=[collector])
+    arguments = ["-q", "-n", "4", "--timeout=240", "--timeout-method=thread", "tests/reliability", *sys.argv[1:]]
+    code = pytest.main(arguments, plugins=[collector])
     TABLE.write_text(table(collector.runs), encoding="utf8")
     return int(code)
 

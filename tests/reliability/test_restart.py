@@ -8,6 +8,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -40,19 +41,31 @@ def background(pool: ThreadPoolExecutor, gateway: GatewayProcess, tokens: list[i
     return [pool.submit(Streamed, gateway, chat(max_tokens=count)) for count in tokens]
 
 
+@contextmanager
+def killed_if_it_fails(gateway: GatewayProcess) -> Iterator[None]:
+    """Else a test that fails would wait for streams without an end."""
+    try:
+        yield
+    except BaseException:
+        gateway.process.kill()
+        raise
+
+
 @scenario(38)
 def test_sigterm_with_50_streams(lone: tuple[GatewayProcess, FakeEngineProcess], seen: Seen) -> None:
     gateway, engine = lone
-    with ThreadPoolExecutor(50) as pool:
-        streams = background(pool, gateway, [20] * 25 + [100_000] * 25)
-        until(lambda: engine.state()["running"] == 50, "50 streams run")
+    with ThreadPoolExecutor(50) as pool, killed_if_it_fails(gateway):
+        endless = background(pool, gateway, [100_000] * 25)
+        until(lambda: engine.state()["running"] == 25, "25 streams run", 15)
+        short = background(pool, gateway, [20] * 25)
+        until(lambda: engine.state()["running"] + engine.state()["served"] >= 50, "50 streams run, or have ended already", 15)
         gateway.process.send_signal(signal.SIGTERM)
         start = time.monotonic()
         until(lambda: gateway.http.get("/readyz").status_code == 503, "not ready", 1)
         refused = gateway.post(CHAT, chat())
         assert (refused.status_code, refused.json()["error"]["code"]) == (503, "no_available_worker")
         metric = scrape(gateway).sum("rigserve_requests_total", ending="refused", code="no_available_worker")
-        ended = [stream.result() for stream in streams]
+        ended = [stream.result() for stream in (*short, *endless)]
     assert gateway.process.wait(5) == 0
     took_s = time.monotonic() - start
     assert took_s < 1 + 1 + 3, "grace, last words, uvicorn's own end"
@@ -69,9 +82,9 @@ def test_sigterm_with_50_streams(lone: tuple[GatewayProcess, FakeEngineProcess],
 @scenario(39)
 def test_sigkill_of_the_gateway(lone: tuple[GatewayProcess, FakeEngineProcess], tmp_path: Path, way: str, seen: Seen) -> None:
     gateway, engine = lone
-    with ThreadPoolExecutor(10) as pool:
+    with ThreadPoolExecutor(10) as pool, killed_if_it_fails(gateway):
         streams = background(pool, gateway, [100_000] * 10)
-        until(lambda: engine.state()["running"] == 10, "10 streams run")
+        until(lambda: engine.state()["running"] == 10, "10 streams run", 15)
         gateway.process.kill()
         assert all(not stream.result().whole for stream in streams)
     until(lambda: engine.state()["running"] == 0, "the engine has stopped them", 2)
