@@ -8,6 +8,8 @@ from typing import Any
 from click.testing import CliRunner
 
 from services.cli.main import main
+from services.sizing.cards import load_cards
+from services.sizing.catalogue import load_catalogue
 
 # Names as a user writes them; a rig's host memory, so that the engines are a rig's too.
 CARDS = ("P106-100", "P104-100 8GB", "P102-100 10GB", "CMP 40HX", "CMP 50HX", "CMP 170HX 8GB", "GTX 1060 3GB", "GTX 1060 6GB",
@@ -25,17 +27,18 @@ def ask() -> dict[str, Any]:
 
 
 def table(advice: dict[str, Any]) -> str:
-    """Best chat model: the first that `advise` lists. Quickest chat, quickest images: the highest predicted speed of those it lists."""
-    rows = ["| card | memory | models that fit | best chat model | quickest chat model | quickest images |", "|---|---|---|---|---|---|"]
+    """Best: the first that `advise` lists. Quickest: the highest predicted speed of those it lists (images: else the first)."""
+    rows = ["| card | memory | models that fit | best chat model | quickest chat model | images |", "|---|---|---|---|---|---|"]
     asked = [name for card in advice["cards"] for name in [CARDS[int(card["card_ids"][0].removeprefix("card-"))]]]
     for name, card in zip(asked, advice["cards"], strict=True):
         chat = [offer for offer in card["offers"] if offer["work"] in ("chat", "chat with pictures")]
         images = [offer for offer in card["offers"] if offer["work"] == "image"]
         best = next((offer for offer in chat if offer["work"] == "chat"), None)
         cells = (name, f"{card['total_bytes'] / 2**30:.1f} GiB", str(card["servable"]), words(best),
-                 words(quickest(chat, "decode_tok_s")), words(quickest(images, "images_per_min")))  # fmt: skip
+                 words(quickest(chat, "decode_tok_s"), "unknown"), words(quickest(images, "images_per_min") or next(iter(images), None)))
         rows.append(f"| {' | '.join(cells)} |")
-    return "\n".join(rows)
+    known = f"{len(load_cards())} cards and {len(load_catalogue().models)} models are known"
+    return "\n".join([*rows, "", f"*{known}; any other card works from what its driver says.*"])
 
 
 def quickest(offers: list[dict[str, Any]], speed: str) -> dict[str, Any] | None:
@@ -44,9 +47,9 @@ def quickest(offers: list[dict[str, Any]], speed: str) -> dict[str, Any] | None:
     return max(known, key=lambda offer: offer[speed], default=None)
 
 
-def words(offer: dict[str, Any] | None) -> str:
+def words(offer: dict[str, Any] | None, without: str = "none") -> str:
     if offer is None:
-        return "unknown"
+        return without
     speed = "speed unknown"
     if offer["decode_tok_s"] is not None:
         speed = f"{offer['decode_tok_s']:.0f} tok/s"

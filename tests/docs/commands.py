@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
+from textwrap import dedent
 
 import click
 
@@ -40,7 +41,7 @@ class Command:
 
     @property
     def words(self) -> list[str]:
-        return shlex.split(self.text, comments=True)
+        return shlex.split(self.text.replace("\\\n", " "), comments=True)
 
 
 def blocks(page: Path) -> Iterator[Block]:
@@ -51,7 +52,7 @@ def blocks(page: Path) -> Iterator[Block]:
         if fence and not opened:
             opened, language, inside = number, line.strip().removeprefix("```"), []
         elif fence:
-            yield Block(page, opened, language, "\n".join(inside))
+            yield Block(page, opened, language, dedent("\n".join(inside)))
             opened = 0
         else:
             inside.append(line)
@@ -125,7 +126,7 @@ def parse(words: list[str]) -> None:
         context = click.Context(command, info_name=name, parent=context)
     try:
         command.make_context(context.info_name, list(rest), parent=context.parent)
-    except click.exceptions.Exit:  # --help, --version
+    except (click.exceptions.Exit, click.exceptions.NoArgsIsHelpError):  # --help; a group by its name
         return
     except click.BadParameter as error:
         if "does not exist" not in error.format_message():

@@ -7,6 +7,7 @@ from pathlib import Path
 
 PROJECT = Path(__file__).parents[2]
 README = PROJECT / "README.md"
+CONTRIBUTING = PROJECT / "CONTRIBUTING.md"
 API_PAGE = PROJECT / "docs" / "api.md"
 TROUBLE_PAGE = PROJECT / "docs" / "guides" / "troubleshooting.md"
 
@@ -26,3 +27,11 @@ def between(page: str, mark: str) -> str:
 def replaced(page: str, mark: str, text: str) -> str:
     between(page, mark)
     return re.sub(rf"(<!-- {mark} -->\n).*?(<!-- /{mark} -->)", lambda m: f"{m[1]}{text}\n{m[2]}", page, count=1, flags=re.DOTALL)
+
+
+def rooms() -> str:
+    """The first two columns of the table of rooms in docs/design.md."""
+    page = (PROJECT / "docs" / "design.md").read_text(encoding="utf8")
+    lines = [line.split(" | ") for line in page.splitlines() if line.startswith("| `")]
+    assert lines, "docs/design.md has lost its table of rooms"
+    return "\n".join(["| room | what it is |", "|---|---|", *(f"{room} | {what} |" for room, what, *_ in lines)])
