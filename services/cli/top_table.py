@@ -72,8 +72,9 @@ def _name(row: Row) -> str:
 
 
 def _id(row: Row) -> str:
-    """As much of a card's id as tells it from others of its kind."""
-    return clean(row.backend["card"] or row.backend["id"]).removeprefix("GPU-")[:8]
+    """As much of a card's id as tells it from others of its kind; of a --backend its own."""
+    card = row.backend["card"]
+    return clean(card).removeprefix("GPU-")[:8] if card is not None else clean(row.backend["id"])
 
 
 def _state(row: Row) -> str:
