@@ -17,7 +17,7 @@ SAFETENSORS_BYTES = {"F32": 4, "F16": 2, "BF16": 2}
 GGUF_ALIGNMENT = 32
 # ggml.h, enum ggml_type.
 GGML_TYPES = {"F32": 0, "F16": 1, "Q4_0": 2, "Q5_0": 6, "Q5_1": 7, "Q8_0": 8, "Q4_K": 12, "Q5_K": 13, "Q6_K": 14}
-_STRING, _ARRAY, _U32, _I32, _F32 = 8, 9, 4, 5, 6
+_STRING, _ARRAY, _U32, _I32, _F32, _BOOL = 8, 9, 4, 5, 6, 7
 
 
 def write_safetensors(path: Path, shapes: Mapping[str, tuple[int, ...]], dtype: str) -> int:
@@ -64,6 +64,8 @@ def _value(value: object) -> bytes:
         return struct.pack("<I", _STRING) + _text(value)
     if isinstance(value, float):
         return struct.pack("<If", _F32, value)
+    if isinstance(value, bool):
+        return struct.pack("<I?", _BOOL, value)
     if isinstance(value, int):
         return struct.pack("<II", _U32, value)
     assert isinstance(value, list)
