@@ -28,5 +28,4 @@ NOT_RUN: dict[str, str] = {
 ANSWERS: dict[str, tuple[int, str]] = {
     "rigserve doctor": (1, "this machine has errors: no docker engine answers, say"),
     "rigserve power": (1, "this machine has no NVIDIA card"),
-    "rigserve fit": (1, "it does not fit"),
 }
