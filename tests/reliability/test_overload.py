@@ -241,7 +241,7 @@ def test_images_on_one_card_chat_on_another(tmp_path: Path, way: str, seen: Seen
         for job in jobs:
             job.join()
         assert statuses == [200] * 6
-        assert scrape(gateway).sum("rigserve_images_total", card="sim-1") == 6
+        until(lambda: scrape(gateway).sum("rigserve_images_total", card="sim-1") == 6, "counted, a moment after the last byte")
         until(lambda: gateway.seats() == 0, "all seats back to 0")
     finally:
         gateway.stop()
