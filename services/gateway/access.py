@@ -37,6 +37,7 @@ ROUTES: dict[tuple[str, str], Audience] = {
     ("POST", "/v1/chat/completions"): Audience.USER,
     ("POST", "/v1/completions"): Audience.USER,
     ("POST", "/v1/embeddings"): Audience.USER,
+    ("POST", "/v1/rerank"): Audience.USER,
     ("POST", "/v1/images/generations"): Audience.USER,
     ("POST", "/v1/images/edits"): Audience.USER,
     ("GET", "/v1/images/files/{name}"): Audience.USER,

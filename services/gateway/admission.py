@@ -32,6 +32,7 @@ RETRY_S = 5.0
 LISTED = 20
 DOES: dict[Kind, tuple[str, str]] = {
     "text": ("text", "/v1/chat/completions"), "image": ("images", "/v1/images/generations"), "embedding": ("embeddings", "/v1/embeddings"),
+    "rerank": ("reranking", "/v1/rerank"),
 }  # fmt: skip
 
 
@@ -177,7 +178,8 @@ def context_exceeded(request: TextRequest, prompt_tokens: int | None, served: Se
     holds = f"The context of {served.id} is {largest.lane.context_tokens} tokens{where}"
     output = request.output_tokens
     if not request.generates:
-        longest = f"The longest text of {request.prompt_field} is {prompt_tokens} tokens"
+        query = " with the query" if request.route == "/v1/rerank" else ""
+        longest = f"The longest text of {request.prompt_field} is {prompt_tokens} tokens{query}"
         return ContextLengthExceeded(f"{holds}. {longest}: shorten it, or split it into several.", param=request.prompt_field)
     if prompt_tokens is None:
         name = "max_completion_tokens" if request.body.get("max_completion_tokens") else "max_tokens"

@@ -16,7 +16,7 @@ from services.gateway.upstream import Upstream, parse_origin
 from services.sizing.types import Card, Engine, ImageWorkload, ModelSpec, Placement, Plan, TextWorkload
 from services.wire.worker import WorkerState
 
-Kind = Literal["text", "image", "embedding"]
+Kind = Literal["text", "image", "embedding", "rerank"]
 FAILED_S = 30.0  # what failed is not loaded again before
 
 

@@ -68,7 +68,7 @@ class Directory:
         self.models = {model_id: self._serve(model_id, of_model, catalogue) for model_id, of_model in by_model.items()}
         self.catalogue = catalogue
         served_by = [(backend, served) for served in self.models.values() for backend in served.backends]
-        share_cards((b.card.id if b.card else None, "text" if b.kind == "embedding" else b.kind, b.lane, s.queue) for b, s in served_by)
+        share_cards((b.card.id if b.card else None, share_kind(b.kind), b.lane, s.queue) for b, s in served_by)
         self._names = {name.casefold(): served for served in self.models.values() for name in (served.spec.aliases if served.spec else ())}
         self._names |= {served.id.casefold(): served for served in self.models.values()}
 
@@ -92,6 +92,11 @@ class Directory:
     @property
     def backends(self) -> list[Backend]:
         return [backend for served in self.models.values() for backend in served.backends]
+
+
+def share_kind(kind: Kind | None) -> str | None:
+    """Whose rule a lane of this kind obeys where a card serves texts and images: whatever is no image is short work, like text."""
+    return kind if kind is None or kind == "image" else "text"
 
 
 def spec_of(catalogue: Catalogue | None, name: str) -> ModelSpec | None:

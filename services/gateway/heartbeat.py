@@ -20,6 +20,8 @@ def heartbeat_request(backend: Backend, chat: bool) -> tuple[str, dict[str, Any]
         return "/v1/images/generations", {"model": backend.model_id, "prompt": "1", "n": 1, "steps": 1} | ({"size": size} if size else {})
     if backend.kind == "embedding":  # llama.cpp answers 501 when such a model is asked for text
         return "/v1/embeddings", {"model": backend.model_id, "input": "1"}
+    if backend.kind == "rerank":
+        return "/v1/rerank", {"model": backend.model_id, "query": "1", "documents": ["1"]}
     if chat:
         return "/v1/chat/completions", {"model": backend.model_id, "max_tokens": 1, "messages": [{"role": "user", "content": "1"}]}
     return "/v1/completions", {"model": backend.model_id, "max_tokens": 1, "prompt": "1"}
@@ -31,7 +33,7 @@ async def is_well(backend: Backend, timeout_s: float) -> bool:
     began_s = time.monotonic()
     try:
         status = await _ask(backend, timeout_s, chat=False)
-        if status in (404, 405) and backend.kind not in ("image", "embedding"):
+        if status in (404, 405) and backend.kind in ("text", None):
             status = await _ask(backend, timeout_s, chat=True)
     except (UpstreamError, TimeoutError):
         return backend.heard_s > began_s

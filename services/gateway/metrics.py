@@ -19,7 +19,8 @@ TOKEN_SECONDS = (0.01, 0.025, 0.05, 0.075, 0.1, 0.15, 0.2, 0.3, 0.4, 0.5, 0.75, 
 TTFT_SECONDS = (0.001, 0.005, 0.01, 0.02, 0.04, 0.06, 0.08, 0.1, 0.25, 0.5, 0.75, 1.0, 2.5, 5.0, 7.5, 10.0, 30.0)
 TOKENS = tuple(4**i for i in range(14))
 IMAGE_OPERATIONS = {"/v1/images/generations": "image_generation", "/v1/images/edits": "image_edit"}
-OPERATIONS = {"/v1/chat/completions": "chat", "/v1/completions": "text_completion", "/v1/embeddings": "embeddings", **IMAGE_OPERATIONS}
+OPERATIONS = {"/v1/chat/completions": "chat", "/v1/completions": "text_completion", "/v1/embeddings": "embeddings",
+              "/v1/rerank": "rerank", **IMAGE_OPERATIONS}
 OTHER = "other"
 
 

@@ -56,14 +56,16 @@ COMPLETION = record(
 )  # fmt: skip
 EMBEDDINGS = listing(record({"object": {"const": "embedding"}, "index": COUNT, "embedding": {"anyOf": [listed(NUMBER), STRING]}}),
                      model=STRING, usage=_USAGE)
+RERANKING = record({"model": STRING, "results": listed(record({"index": COUNT, "relevance_score": NUMBER},
+                                                              document=record({"text": STRING})))}, usage=_USAGE)
 IMAGES = record(
     {"created": COUNT, "data": listed({"anyOf": [record({"b64_json": STRING}, url=STRING), record({"url": STRING})]})},
     usage={"type": "object"},
 )  # fmt: skip
 MODEL = record(
     {"id": STRING, "object": {"const": "model"}, "created": COUNT, "owned_by": STRING, "state": {"enum": [str(s) for s in WorkerState]},
-     "kind": nullable({"enum": ["text", "image", "embedding"]}), "engines": listed(STRING), "cards": listed(STRING), "simulated": BOOLEAN,
-     "aliases": listed(STRING)},
+     "kind": nullable({"enum": ["text", "image", "embedding", "rerank"]}), "engines": listed(STRING), "cards": listed(STRING),
+     "simulated": BOOLEAN, "aliases": listed(STRING)},
     max_model_len=nullable(COUNT), largest_image=record({"width_px": COUNT, "height_px": COUNT}),
 )  # fmt: skip
 FIT = record({"object": {"const": "fit"}, "model": STRING, "fits": BOOLEAN, "reports": listed(ref("FitReport"))})

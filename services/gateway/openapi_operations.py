@@ -11,7 +11,7 @@ from services.gateway.fields import CHAT, COMPLETION
 from services.gateway.fit_request import FIELDS as FIT
 from services.gateway.image_fields import EDIT, IMAGE
 from services.gateway.openapi_answers import STRING, Schema, listing
-from services.gateway.pooling_fields import EMBEDDING
+from services.gateway.pooling_fields import EMBEDDING, RERANK
 from services.gateway.settings import WINDOWS_S
 from services.keys.key import UNITS, Role
 from services.keys.key import WINDOWS_S as LIMIT_WINDOWS_S
@@ -100,6 +100,11 @@ OPERATIONS: dict[tuple[str, str], Operation] = {
     ("POST", "/v1/embeddings"): Operation(
         "A vector for each text", {JSON: answers.EMBEDDINGS}, body_of(EMBEDDING, ("model", "input")),
         {"model": "bge-m3", "input": ["What is a riser?", "A riser carries PCIe over a cable."]},
+        (ContextLengthExceeded, *MODEL_ERRORS), headers=("idempotency-key",),
+    ),
+    ("POST", "/v1/rerank"): Operation(
+        "Documents by how well they answer a query", {JSON: answers.RERANKING}, body_of(RERANK, ("model", "query", "documents")),
+        {"model": "my-reranker", "query": "What is a riser?", "documents": ["A cable.", "A riser carries PCIe over a cable."], "top_n": 1},
         (ContextLengthExceeded, *MODEL_ERRORS), headers=("idempotency-key",),
     ),
     ("POST", "/v1/images/generations"): Operation(

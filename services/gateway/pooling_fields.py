@@ -1,14 +1,16 @@
-"""Fields of requests that get numbers for texts: embeddings. As fields.py: what is not in a table never reaches an engine."""
+"""Fields of requests that get numbers for texts: embeddings, reranking. As fields.py: what is not in a table never reaches an engine."""
 
 from __future__ import annotations
 
-from services.gateway.checks import Check, Schema, integer, one_of, text
+from services.gateway.checks import Check, Schema, boolean, integer, list_of, one_of, refuse, text
 from services.gateway.fields import MAX_PRIORITY
 from services.wire.errors import InvalidValue
 
 MAX_INPUTS = 2048  # OpenAI's limit
 MAX_INPUT_TOKENS = 2**20
 MAX_DIMENSIONS = 2**16
+MAX_DOCUMENTS = 1000
+MAX_TEXT = 2**20
 
 _TOKENS: Schema = {"type": "array", "items": {"type": "integer", "minimum": 0, "maximum": 10**7 - 1}, "minItems": 1}
 _INPUT: Schema = {"anyOf": [
@@ -43,4 +45,20 @@ EMBEDDING: dict[str, Check] = POOLING | {
     "input": Check(_check_input, _INPUT),
     "encoding_format": one_of("float", "base64"),
     "dimensions": integer(1, MAX_DIMENSIONS),
+}
+
+_documents = list_of(text(MAX_TEXT, empty=False), MAX_DOCUMENTS)
+
+
+def _check_documents(name: str, value: object) -> None:
+    if value == []:
+        raise refuse(name, "a list of strings that is not empty", value)
+    _documents.test(name, value)
+
+
+RERANK: dict[str, Check] = POOLING | {
+    "query": text(MAX_TEXT, empty=False),
+    "documents": Check(_check_documents, _documents.schema | {"minItems": 1}),
+    "top_n": integer(1, MAX_DOCUMENTS),
+    "return_documents": boolean,
 }

@@ -49,6 +49,10 @@ def openai_routes(gateway: Gateway) -> APIRouter:
     async def embeddings(request: Request) -> Response:
         return await text(gateway, request, "/v1/embeddings")
 
+    @router.post("/rerank")
+    async def rerank(request: Request) -> Response:
+        return await text(gateway, request, "/v1/rerank")
+
     @router.post("/images/generations")
     async def generations(request: Request) -> Response:
         return await images(gateway, request)
@@ -88,7 +92,7 @@ async def text(gateway: Gateway, request: Request, route: Route) -> Response:
     raw = await read_body(request, gateway.settings.limits.body_bytes, gateway.settings.deadlines.body_s)  # 1
     asked = read_text_request(route, raw)  # 2
     view = await known_model(gateway, request, asked.model)
-    served = admission.admit(view, "text" if asked.generates else "embedding", time.monotonic())  # 3
+    served = admission.admit(view, asked.kind, time.monotonic())  # 3
     admission.check_text(asked, served)
     outcome = Outcome(request.state.request_id, request.state.engine_request_id, route, arrived_s, served.id, asked.stream)
     outcome.caller = request.state.caller

@@ -7,11 +7,12 @@ from typing import Any, Literal, NamedTuple
 import orjson
 
 from services.gateway import fields
+from services.gateway.backends import Kind
 from services.gateway.body import parse_object
 from services.gateway.checks import Check
 from services.gateway.keep_alive import KeepAlive, read_keep_alive
 from services.gateway.messages import check_messages
-from services.gateway.pooling_fields import EMBEDDING
+from services.gateway.pooling_fields import EMBEDDING, RERANK
 from services.gateway.tools import check_choice
 from services.wire.errors import InvalidValue
 
@@ -25,10 +26,15 @@ MAX_PROMPTS = 64
 # Tokens that a tokenizer sets around a text that is embedded: [CLS] and [SEP], an instruction's end.
 SPECIAL_TOKENS = 4
 
-Route = Literal["/v1/chat/completions", "/v1/completions", "/v1/embeddings"]
-PROMPT_FIELDS: dict[Route, str] = {"/v1/chat/completions": "messages", "/v1/completions": "prompt", "/v1/embeddings": "input"}
+Route = Literal["/v1/chat/completions", "/v1/completions", "/v1/embeddings", "/v1/rerank"]
+PROMPT_FIELDS: dict[Route, str] = {
+    "/v1/chat/completions": "messages", "/v1/completions": "prompt", "/v1/embeddings": "input", "/v1/rerank": "documents",
+}  # fmt: skip
+KINDS: dict[Route, Kind] = {
+    "/v1/chat/completions": "text", "/v1/completions": "text", "/v1/embeddings": "embedding", "/v1/rerank": "rerank",
+}  # fmt: skip
 TABLES: dict[Route, dict[str, Check]] = {
-    "/v1/chat/completions": fields.CHAT, "/v1/completions": fields.COMPLETION, "/v1/embeddings": EMBEDDING,
+    "/v1/chat/completions": fields.CHAT, "/v1/completions": fields.COMPLETION, "/v1/embeddings": EMBEDDING, "/v1/rerank": RERANK,
 }  # fmt: skip
 
 
@@ -57,7 +63,12 @@ class TextRequest(NamedTuple):  # not a frozen dataclass: made once a request, a
     @property
     def generates(self) -> bool:
         """Whether the answer is text that has to have room in the context too."""
-        return self.route in ("/v1/chat/completions", "/v1/completions")
+        return self.kind == "text"
+
+    @property
+    def kind(self) -> Kind:
+        """What the model must do."""
+        return KINDS[self.route]
 
     @property
     def prompt_field(self) -> str:
@@ -67,6 +78,8 @@ class TextRequest(NamedTuple):  # not a frozen dataclass: made once a request, a
     def prompts(self) -> list[str | list[int]]:
         """What is computed each by itself: texts or lists of token ids. Not of a chat, whose template makes one of it."""
         given = self.body[self.prompt_field]
+        if self.route == "/v1/rerank":
+            return [f"{self.body['query']} {document}" for document in given]
         return given if isinstance(given, list) and not isinstance(given[0], int) else [given]
 
     @property
@@ -117,7 +130,7 @@ def read_text_request(route: Route, raw: bytes) -> TextRequest:
     """Parses and checks. Raises InvalidValue with param."""
     body = parse_object(raw)
     chat = route == "/v1/chat/completions"
-    for name in ("model", PROMPT_FIELDS[route]):
+    for name in ("model", PROMPT_FIELDS[route], *(("query",) if route == "/v1/rerank" else ())):
         if body.get(name) is None:
             raise InvalidValue(f"{name} is required.", param=name)
     dropped = fields.check_fields(body, TABLES[route])

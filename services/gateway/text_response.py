@@ -17,6 +17,7 @@ from services.gateway.engine_errors import AttemptFailed, of_answer, of_grammar,
 from services.gateway.fields import header_value
 from services.gateway.outcome import Ending, Outcome, Phase
 from services.gateway.phases import PhaseTimer
+from services.gateway.rerank import in_one_form
 from services.gateway.scheduler import Need, Ticket
 from services.gateway.seated import END_OF_ANSWER_S, SeatedResponse
 from services.gateway.settings import Deadlines
@@ -132,6 +133,11 @@ class TextResponse(SeatedResponse):
         if not isinstance(answer, dict) or "error" in answer:
             raise of_answer(500, data)
         self.outcome.tokens = token_usage(answer.get("usage"))
+        if self.request.route == "/v1/rerank":
+            ranked = in_one_form(answer, self.request.body)
+            if ranked is None:
+                raise AttemptFailed(BackendFailed("The engine's answer is no reranking."), "garbled")
+            data = orjson.dumps(ranked)
         await self.send_whole(data)
 
     async def _stream(self, exchange: Exchange, backend: Backend, timer: PhaseTimer) -> None:

@@ -30,7 +30,7 @@ from services.sizing.types import Card, FitReport, Host, ModelSpec, Plan, TextWo
 
 # Models shown for each kind of work and card; the whole list is `rigserve models --card`.
 MOST_OF_A_WORK = 4
-ORDER = ("chat", "chat with pictures", "image", "embedding")
+ORDER = ("chat", "chat with pictures", "image", "embedding", "rerank")
 
 
 @dataclass(frozen=True, slots=True)
@@ -167,7 +167,7 @@ def _best_of_each_work(offers: Iterable[Offer]) -> Iterable[Offer]:
 def _offer(model: ModelSpec, report: FitReport, power: Power, tariff: Tariff) -> Offer:
     speed = report.speed
     decode, images = (speed.decode_tok_s, speed.images_per_min) if speed else (None, None)
-    read = speed.prefill_tok_s if speed and model.kind == "embedding" else None
+    read = speed.prefill_tok_s if speed and model.kind in ("embedding", "rerank") else None
     return Offer(
         model.id, model.title, work_of(model), model.params, report.quant, report.choice.engine.value if report.choice else None,
         report.verdict, report.need_bytes, report.headroom_bytes, decode, speed.prefill_tok_s if speed else None, images,

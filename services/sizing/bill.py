@@ -10,7 +10,9 @@ from services.sizing.memory_text import (
     VLLM_CPU_BLOCK_TOKENS,
     kv_element_bytes,
     llamacpp_compute_bytes,
+    llamacpp_encoder_bytes,
     llamacpp_kv_bytes,
+    reads_whole,
     vllm_activation_bytes,
     vllm_kv_bytes,
 )
@@ -50,7 +52,7 @@ def _vllm_bill(model: ModelSpec, variant: Variant, choice: EngineChoice, workloa
     if not on_cpu:
         weights += allocator_slack_bytes(model.text, parse_scheme(variant.quant), whole_blocks=True)
     kv = 0
-    if model.kind != "embedding":
+    if model.kind == "chat":
         kv = vllm_kv_bytes(
             model.text, workload.context_tokens, workload.sequences, kv_element_bytes(choice.kv_dtype, dtype_bytes),
             block_tokens=VLLM_CPU_BLOCK_TOKENS if on_cpu else VLLM_BLOCK_TOKENS,
@@ -68,6 +70,8 @@ def _llamacpp_bill(model: ModelSpec, variant: Variant, choice: EngineChoice, wor
     compute = llamacpp_compute_bytes(
         model.text, workload.context_tokens * workload.sequences, flash_attention=choice.environment != VULKAN
     )
+    if reads_whole(model):
+        compute = max(compute, llamacpp_encoder_bytes(model.text, workload.context_tokens, flash_attention=choice.environment != VULKAN))
     return _with_overhead(choice, weights, kv, compute, 0, llamacpp_lora_bytes(model.text, workload.lora_slots, workload.lora_rank))
 
 

@@ -32,7 +32,7 @@ def broken_rules(model: ModelSpec, file_stem: str) -> Iterator[str]:
     if model.id != file_stem:
         yield f"id {model.id!r} does not match the file name; call the file {model.id}.yaml"
     if (model.image is not None) != (model.kind == "image") or (model.text is not None) != (model.kind != "image"):
-        yield f"kind {model.kind!r} needs exactly one geometry: `image` for image models, `text` for chat and embedding models"
+        yield f"kind {model.kind!r} needs exactly one geometry: `image` for image models, `text` for chat, embedding and rerank models"
     if not model.variants:
         yield "variants: at least one is needed"
     if not model.figures_source:

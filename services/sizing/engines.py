@@ -170,7 +170,7 @@ def _attention_backend(on: EngineOn, model: ModelSpec) -> str | None:
     """The table's backend for plain decoders. Latent attention, sinks, recurrent layers, heads above 256 and encoders need backends of
     their own, which vLLM picks by itself."""
     text = model.text
-    if text is None or model.kind == "embedding" or text.mla_kv_lora_rank or text.recurrent or text.architecture.startswith("GptOss"):
+    if text is None or model.kind != "chat" or text.mla_kv_lora_rank or text.recurrent or text.architecture.startswith("GptOss"):
         return None
     return on.attention_backend if max(text.head_dim, text.full_attention_head_dim or 0) <= 256 else None
 

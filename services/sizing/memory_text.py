@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from services.sizing.types import RecurrentLayers, TextGeometry, TextWorkload
+from services.sizing.types import ModelSpec, RecurrentLayers, TextGeometry, TextWorkload
 
 VLLM_BLOCK_TOKENS = 16
 VLLM_CPU_BLOCK_TOKENS = 128
@@ -147,6 +147,20 @@ def llamacpp_compute_bytes(geometry: TextGeometry, total_context_tokens: int, *,
         return max(logits, LLAMACPP_UBATCH_TOKENS * 4 * (total_context_tokens + 4 * geometry.hidden_size))
     scores = geometry.num_attention_heads * total_context_tokens + total_context_tokens + 4 * geometry.hidden_size
     return max(logits, LLAMACPP_UBATCH_TOKENS * 4 * scores)
+
+
+def reads_whole(model: ModelSpec) -> bool:
+    """Whether a text goes through the model in one piece: encoders, which keep no cache, see all of it at once."""
+    return model.kind in ("embedding", "rerank") and model.text is not None and model.text.kv_layers == 0
+
+
+def llamacpp_encoder_bytes(geometry: TextGeometry, context_tokens: int, *, flash_attention: bool = True) -> int:
+    """F6 for an encoder, whose ubatch is its context: the attention scores of the longest text with itself. It makes no logits.
+
+    Worked number: bge-m3 at 8192 tokens with flash attention: 8192 x 4 B x (8192 + 4 x 1024) = 384 MiB.
+    """
+    heads = 0 if flash_attention else geometry.num_attention_heads
+    return context_tokens * 4 * ((heads + 1) * context_tokens + 4 * geometry.hidden_size)
 
 
 def _padded(tokens: int) -> int:

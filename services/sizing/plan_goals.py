@@ -33,7 +33,7 @@ RULES = {
     "cards, the better ones first. Models share a card only where there are fewer cards than kinds of work.",
 }
 WISH_RULE = "As many of the copies asked for as possible, each on its own card, none cut down, on the smallest card that is enough."
-WORKS = ("chat", "chat with pictures", "embedding", "image")
+WORKS = ("chat", "chat with pictures", "embedding", "rerank", "image")
 
 # Below this decode speed a model is no use to a person who reads along.
 SLOWEST_CHAT_TOK_S = 5.0
@@ -83,7 +83,7 @@ def tags_of(options: Iterable[Option]) -> tuple[str, ...]:
 
 def quality_terms(option: Option, merit: Merit) -> tuple[Term, ...] | None:
     """Points under `quality`; None: the goal has no use for this model."""
-    if option.model.kind == "embedding":
+    if option.model.kind in ("embedding", "rerank"):
         return None
     return (_merit(option, merit, 1.0 if option.model.kind == "chat" else IMAGE_SHARE), *_manner(option))
 

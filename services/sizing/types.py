@@ -28,7 +28,7 @@ class Verdict(StrEnum):
 
 
 Vendor = Literal["nvidia", "amd", "cpu"]
-ModelKind = Literal["chat", "embedding", "image"]
+ModelKind = Literal["chat", "embedding", "rerank", "image"]
 
 
 # --- cards -----------------------------------------------------------------------------------------------------------

@@ -115,7 +115,9 @@ class Shape:
 
 
 def pooled_texts(body: dict[str, Any]) -> list[str]:
-    """The texts of a request for embeddings; a token id counts as one word."""
+    """The texts of a request for embeddings, or each document of a reranking with its query; a token id counts as one word."""
+    if "query" in body:
+        return [f"{body['query']} {document}" for document in body["documents"]]
     given = body["input"]
     several = isinstance(given, list) and not isinstance(given[0], int)
     return [text if isinstance(text, str) else " ".join(map(str, text)) for text in (given if several else [given])]
@@ -130,6 +132,18 @@ def embeddings(flavour: str, model: str, body: dict[str, Any], counts: list[int]
     more = {"id": "embd-fake", "created": 1} if flavour == "vllm" else {}
     usage = {"prompt_tokens": sum(counts), "total_tokens": sum(counts)} | ({"completion_tokens": 0} if flavour == "vllm" else {})
     return {"object": "list", "model": model, "data": data, "usage": usage, **more}
+
+
+def reranking(flavour: str, model: str, body: dict[str, Any], counts: list[int]) -> dict[str, Any]:
+    """The longer a document, the better. As the engines: vLLM sends the documents back, llama.cpp says what kind of object it is."""
+    ranked = sorted(range(len(counts)), key=lambda i: -counts[i])[: body.get("top_n") or None]
+    usage = {"prompt_tokens": sum(counts), "total_tokens": sum(counts)}
+    if flavour == "vllm":
+        results = [{"index": i, "document": {"text": body["documents"][i], "multi_modal": None}, "relevance_score": counts[i] / 100}
+                   for i in ranked]
+        return {"id": "score-fake", "model": model, "usage": usage, "results": results}
+    return {"model": model, "object": "list", "usage": usage,
+            "results": [{"index": i, "relevance_score": counts[i] / 100} for i in ranked]}
 
 
 def png(width: int, height: int, seed: int) -> bytes:

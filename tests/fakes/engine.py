@@ -41,7 +41,7 @@ from tests.fakes.http import Reply, Request, Server
 SIDE_FAULTS = {"slow_health", "health_503", "slow_tokenize"}
 HEARTBEAT_ID = "rigserve-heartbeat"  # services/gateway/heartbeat.py
 IMAGE_ROUTES = {"/v1/images/generations", "/v1/images/edits"}
-POOLING_ROUTES = {"/v1/embeddings"}
+POOLING_ROUTES = {"/v1/embeddings", "/v1/rerank"}
 MODEL_ROUTES = {"/v1/chat/completions", "/v1/completions"} | POOLING_ROUTES | IMAGE_ROUTES
 
 
@@ -260,7 +260,8 @@ class FakeEngine:
             return await reply.send(400, answers.too_long(settings.flavour, max(counts), 0, settings.context))
         self.prompt_tokens += sum(counts)
         await asyncio.sleep(settings.ttft_s + settings.prompt_token_s * sum(counts))
-        await reply.send(200, answers.embeddings(settings.flavour, settings.model, body, counts))
+        made = answers.embeddings if path == "/v1/embeddings" else answers.reranking
+        await reply.send(200, made(settings.flavour, settings.model, body, counts))
 
     async def stream(self, shape: answers.Shape, fault: str | None, usage: bool, reply: Reply, pieces: list[str] | None = None) -> None:
         if fault == "done_only":

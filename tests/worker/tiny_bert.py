@@ -14,9 +14,9 @@ HIDDEN, FEED_FORWARD, CONTEXT = 32, 64, 512
 MEAN, RANK = 1, 4  # llama.h, enum llama_pooling_type
 
 
-def write_tiny_bert(path: Path, pooling: int = MEAN) -> None:
+def write_tiny_bert(path: Path, pooling: int = MEAN, context: int = CONTEXT) -> None:
     keys: dict[str, object] = {
-        "general.architecture": "bert", "bert.block_count": 1, "bert.context_length": CONTEXT, "bert.embedding_length": HIDDEN,
+        "general.architecture": "bert", "bert.block_count": 1, "bert.context_length": context, "bert.embedding_length": HIDDEN,
         "bert.feed_forward_length": FEED_FORWARD, "bert.attention.head_count": 2, "bert.attention.layer_norm_epsilon": 1e-12,
         "bert.attention.causal": False, "bert.pooling_type": pooling,
         "tokenizer.ggml.model": "bert", "tokenizer.ggml.tokens": list(WORDS), "tokenizer.ggml.token_type_count": 2,
@@ -24,7 +24,7 @@ def write_tiny_bert(path: Path, pooling: int = MEAN) -> None:
         "tokenizer.ggml.bos_token_id": 2, "tokenizer.ggml.seperator_token_id": 3, "tokenizer.ggml.eos_token_id": 3,
     }  # fmt: skip
     shapes: dict[str, tuple[int, ...]] = {
-        "token_embd.weight": (len(WORDS), HIDDEN), "token_types.weight": (2, HIDDEN), "position_embd.weight": (CONTEXT, HIDDEN),
+        "token_embd.weight": (len(WORDS), HIDDEN), "token_types.weight": (2, HIDDEN), "position_embd.weight": (context, HIDDEN),
         "token_embd_norm.weight": (HIDDEN,), "token_embd_norm.bias": (HIDDEN,),
         **{f"blk.0.attn_{part}.weight": (HIDDEN, HIDDEN) for part in ("q", "k", "v", "output")},
         **{f"blk.0.attn_{part}.bias": (HIDDEN,) for part in ("q", "k", "v", "output")},

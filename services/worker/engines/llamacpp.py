@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from services.sizing.memory_text import reads_whole
 from services.worker.engines.order import Launch, LaunchError, Order, chat_warm_up
 
 SERVER_PROGRAM = Path(__file__).with_name("llamacpp_server.py")
@@ -35,10 +36,14 @@ def launch(order: Order) -> Launch:
         "--jinja",  # the model's own chat template, tools included
         "--cors-origins", "localhost",  # no web page may use the engine through a visitor's browser
     ]
-    if workload.batch_tokens is not None:
+    if order.model and reads_whole(order.model):  # a longer text than the ubatch would be answered with a 500
+        argv += ["--batch-size", str(workload.context_tokens), "--ubatch-size", str(workload.context_tokens)]
+    elif workload.batch_tokens is not None:
         argv += ["--batch-size", str(workload.batch_tokens), "--ubatch-size", str(min(512, workload.batch_tokens))]
     if order.model and order.model.kind == "embedding":
         argv += ["--embedding"]
+    if order.model and order.model.kind == "rerank":
+        argv += ["--reranking"]  # without it the route answers 501, whatever the file says about its pooling
     # 3
     argv += _cpu(order) if order.card.vendor == "cpu" else _gpu(order)
     return Launch(

@@ -33,6 +33,7 @@ def arguments(argv: list[str]) -> argparse.Namespace:
     parser.add_argument("--offline", action="store_true")
     parser.add_argument("--jinja", action="store_true")
     parser.add_argument("--embedding", action="store_true")
+    parser.add_argument("--reranking", action="store_true")
     parser.add_argument("--cors-origins", default="localhost")
     parser.add_argument("--batch-size", type=int)
     parser.add_argument("--ubatch-size", type=int)
@@ -63,7 +64,9 @@ def parameters(xllamacpp: Any, args: argparse.Namespace) -> Any:
     p.ui = not args.no_ui
     p.offline = args.offline
     p.use_jinja = args.jinja
-    p.embedding = args.embedding
+    p.embedding = args.embedding or args.reranking
+    if args.reranking:
+        p.pooling_type = xllamacpp.llama_pooling_type.LLAMA_POOLING_TYPE_RANK
     p.cors_origins = args.cors_origins
     p.n_gpu_layers = args.gpu_layers
     p.n_batch = args.batch_size or p.n_batch

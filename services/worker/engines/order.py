@@ -98,7 +98,10 @@ class Launch:
 
 
 def chat_warm_up(order: Order) -> WarmUp:
-    """One token. By /v1/completions, because a base model has no chat template; an embedding model embeds one word."""
+    """One token. By /v1/completions, because a base model has no chat template; an embedding model embeds one word,
+    and a reranker ranks one."""
     if order.model and order.model.kind == "embedding":
         return WarmUp("/v1/embeddings", {"model": order.placement.model_id, "input": "Hello"})
+    if order.model and order.model.kind == "rerank":
+        return WarmUp("/v1/rerank", {"model": order.placement.model_id, "query": "Hello", "documents": ["Hello"]})
     return WarmUp("/v1/completions", {"model": order.placement.model_id, "prompt": "Hello", "max_tokens": 1})

@@ -110,7 +110,7 @@ def _memory(order: Order) -> list[str]:
 def _model_flags(order: Order) -> list[str]:
     if order.model is None:
         return []
-    if order.model.kind == "embedding":
+    if order.model.kind in ("embedding", "rerank"):
         return ["--runner", "pooling"]
     # Without these two, any request that has `tools` is refused.
     return ["--enable-auto-tool-choice", "--tool-call-parser", order.model.tool_parser] if order.model.tool_parser else []
