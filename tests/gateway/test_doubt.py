@@ -25,7 +25,8 @@ class Worker:
 async def test_a_doubted_engine_is_checked_once() -> None:
     worker = Worker()
     backend = SimpleNamespace(id="p", model_id="m", worker=worker, doubted=True, strikes=0, seen=True, status=None, state=WorkerState.READY,
-                              reason=None, since_s=0.0, held_down_until_s=0.0, heard_s=0.0, heat=None, too_hot=False, lane=SimpleNamespace(slots=1, hot_slots=None))
+                              reason=None, since_s=0.0, held_down_until_s=0.0, heard_s=0.0, heat=None, too_hot=False,
+                              lane=SimpleNamespace(slots=1, hot_slots=None))
     fleet = Fleet((), lambda changed, ready: None, poll_s=1.0)
     await fleet._ask_worker(backend)
     await fleet._ask_worker(backend)
