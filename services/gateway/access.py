@@ -38,6 +38,8 @@ ROUTES: dict[tuple[str, str], Audience] = {
     ("POST", "/v1/completions"): Audience.USER,
     ("POST", "/v1/embeddings"): Audience.USER,
     ("POST", "/v1/rerank"): Audience.USER,
+    ("POST", "/v1/messages"): Audience.USER,
+    ("POST", "/v1/responses"): Audience.USER,
     ("POST", "/v1/images/generations"): Audience.USER,
     ("POST", "/v1/images/edits"): Audience.USER,
     ("GET", "/v1/images/files/{name}"): Audience.USER,

@@ -136,7 +136,7 @@ def check_text(request: TextRequest, served: Served) -> None:
     if not request.generates:  # 0
         return check_embedding(request, served)
     if request.pictures and not served.takes_pictures:  # 1
-        raise InvalidValue(f"{served.id} reads text only; leave the picture parts out.", param="messages")
+        raise InvalidValue(f"{served.id} reads text only; leave the picture parts out.", param=request.prompt_field)
     context = served.context_tokens
     if context is not None and request.output_tokens >= context:  # 2
         raise context_exceeded(request, None, served)
@@ -182,7 +182,7 @@ def context_exceeded(request: TextRequest, prompt_tokens: int | None, served: Se
         longest = f"The longest text of {request.prompt_field} is {prompt_tokens} tokens{query}"
         return ContextLengthExceeded(f"{holds}. {longest}: shorten it, or split it into several.", param=request.prompt_field)
     if prompt_tokens is None:
-        name = "max_completion_tokens" if request.body.get("max_completion_tokens") else "max_tokens"
+        name = next((name for name in ("max_completion_tokens", "max_output_tokens") if request.body.get(name)), "max_tokens")
         return ContextLengthExceeded(f"{holds}, but {name} alone asks for {output}; ask for fewer.", param=name)
     message = (
         f"{holds}. The prompt is {prompt_tokens} tokens and {output} more {'are' if output > 1 else 'is'} wanted as output: "

@@ -14,6 +14,11 @@ from services.gateway.upstream import Upstream, UpstreamError
 from services.sizing.types import Engine
 
 ANYTHING = Need()
+# Where an engine counts these, of which fields. vLLM has no route for the second: it refuses what is too long itself.
+COUNTERS: dict[str, tuple[str, tuple[str, ...]]] = {
+    "/v1/messages": ("/v1/messages/count_tokens", ("messages", "system", "tools")),
+    "/v1/responses": ("/v1/responses/input_tokens", ("input", "instructions", "tools")),
+}
 MOST_COUNTED = 16  # texts of one request, the longest first: what is too long among the others the engine refuses itself
 # What the rendering of a chat depends on beside its messages.
 RENDERING = ("tools", "documents", "chat_template_kwargs", "add_generation_prompt", "continue_final_message", "add_special_tokens")
@@ -45,6 +50,8 @@ async def count_prompt(request: TextRequest, upstream: Upstream, engine: Engine 
     None is not a refusal: the request goes on, and the engine's own answer decides.
     """
     try:
+        if request.route in COUNTERS:
+            return await _count_dialect(request, upstream, model_id, timeout_s)
         if request.chat:
             return await _count_chat(request, upstream, engine, model_id, timeout_s)
         return await _count_prompts(request.prompts, upstream, engine, model_id, timeout_s)
@@ -60,6 +67,12 @@ async def _count_chat(request: TextRequest, upstream: Upstream, engine: Engine |
         return await _count_text(text, upstream, engine, model_id, timeout_s) if isinstance(text, str) else None
     asked = {"model": model_id, "messages": request.body["messages"], "add_generation_prompt": True, **given}
     return _number(await _post(upstream, "/tokenize", asked, timeout_s))
+
+
+async def _count_dialect(request: TextRequest, upstream: Upstream, model_id: str, timeout_s: float) -> int | None:
+    path, names = COUNTERS[request.route]
+    asked = {name: request.body[name] for name in names if request.body.get(name) is not None}
+    return _number(await _post(upstream, path, asked | {"model": model_id}, timeout_s))
 
 
 async def _count_prompts(
@@ -85,7 +98,7 @@ async def _count_text(text: str, upstream: Upstream, engine: Engine | None, mode
 
 def _number(answer: dict[str, Any]) -> int | None:
     """The count in vLLM's answer, the length of the list in llama.cpp's."""
-    count, tokens = answer.get("count"), answer.get("tokens")
+    count, tokens = answer.get("count", answer.get("input_tokens")), answer.get("tokens")
     if type(count) is int:
         return count
     return len(tokens) if isinstance(tokens, list) else None

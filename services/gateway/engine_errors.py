@@ -79,6 +79,20 @@ def of_answer(status: int, body: bytes, retry_after: bytes = b"") -> AttemptFail
     return AttemptFailed(BackendFailed(f"The engine failed with {status}{said}."), "error", own_500=own_500)  # 8
 
 
+def lacks_route(route: str, status: int, body: bytes) -> bool:
+    """Whether the engine answered that it has no such route (a server of another make, an older one, one that was started without it),
+    and not that it has no such model."""
+    if route in ("/v1/chat/completions", "/v1/completions"):
+        return False
+    return status in (405, 501) or (status == 404 and b"does not exist" not in body)
+
+
+def of_lacking(route: str, model_id: str) -> AttemptFailed:
+    """The engine is well, and its like would say the same."""
+    message = f"The engine that serves {model_id} does not serve {route}."
+    return AttemptFailed(InvalidValue(message, param="model"), "rejected", retry=False)
+
+
 def of_stream(reason: str, told: bool) -> AttemptFailed:
     """What it means that a stream broke. `told`: the engine said so itself; else it sent what is no stream."""
     own_500 = told and not _DEAD.search(reason) and not _MEMORY.search(reason.encode())

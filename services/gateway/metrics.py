@@ -20,7 +20,7 @@ TTFT_SECONDS = (0.001, 0.005, 0.01, 0.02, 0.04, 0.06, 0.08, 0.1, 0.25, 0.5, 0.75
 TOKENS = tuple(4**i for i in range(14))
 IMAGE_OPERATIONS = {"/v1/images/generations": "image_generation", "/v1/images/edits": "image_edit"}
 OPERATIONS = {"/v1/chat/completions": "chat", "/v1/completions": "text_completion", "/v1/embeddings": "embeddings",
-              "/v1/rerank": "rerank", **IMAGE_OPERATIONS}
+              "/v1/rerank": "rerank", "/v1/messages": "chat", "/v1/responses": "chat", **IMAGE_OPERATIONS}
 OTHER = "other"
 
 

@@ -58,6 +58,9 @@ EMBEDDINGS = listing(record({"object": {"const": "embedding"}, "index": COUNT, "
                      model=STRING, usage=_USAGE)
 RERANKING = record({"model": STRING, "results": listed(record({"index": COUNT, "relevance_score": NUMBER},
                                                               document=record({"text": STRING})))}, usage=_USAGE)
+_DIALECT_USAGE = nullable(record({"input_tokens": COUNT, "output_tokens": COUNT}))
+MESSAGE = record({"type": {"const": "message"}, "role": STRING, "content": listed(record({"type": STRING}))}, usage=_DIALECT_USAGE)
+RESPONSE = record({"object": {"const": "response"}, "status": STRING, "output": listed(record({"type": STRING}))}, usage=_DIALECT_USAGE)
 IMAGES = record(
     {"created": COUNT, "data": listed({"anyOf": [record({"b64_json": STRING}, url=STRING), record({"url": STRING})]})},
     usage={"type": "object"},

@@ -7,6 +7,7 @@ from typing import Any
 
 from services.gateway import openapi_answers as answers
 from services.gateway.checks import Check
+from services.gateway.dialects import MESSAGES_API, RESPONSES_API
 from services.gateway.fields import CHAT, COMPLETION
 from services.gateway.fit_request import FIELDS as FIT
 from services.gateway.image_fields import EDIT, IMAGE
@@ -105,6 +106,16 @@ OPERATIONS: dict[tuple[str, str], Operation] = {
     ("POST", "/v1/rerank"): Operation(
         "Documents by how well they answer a query", {JSON: answers.RERANKING}, body_of(RERANK, ("model", "query", "documents")),
         {"model": "my-reranker", "query": "What is a riser?", "documents": ["A cable.", "A riser carries PCIe over a cable."], "top_n": 1},
+        (ContextLengthExceeded, *MODEL_ERRORS), headers=("idempotency-key",),
+    ),
+    ("POST", "/v1/messages"): Operation(
+        "A chat as Anthropic's API has it, whole or as a stream", {JSON: answers.MESSAGE, SSE: STRING},
+        body_of(MESSAGES_API, ("model", "max_tokens", "messages")), _ORDINARY | {"messages": [{"role": "user", "content": "Say hello."}]},
+        (ContextLengthExceeded, *MODEL_ERRORS), headers=("idempotency-key",),
+    ),
+    ("POST", "/v1/responses"): Operation(
+        "A chat as OpenAI's Responses API has it, whole or as a stream; nothing is kept", {JSON: answers.RESPONSE, SSE: STRING},
+        body_of(RESPONSES_API, ("model", "input")), {"model": "llama-3.2-1b-instruct", "max_output_tokens": 32, "input": "Say hello."},
         (ContextLengthExceeded, *MODEL_ERRORS), headers=("idempotency-key",),
     ),
     ("POST", "/v1/images/generations"): Operation(

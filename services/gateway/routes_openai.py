@@ -53,6 +53,14 @@ def openai_routes(gateway: Gateway) -> APIRouter:
     async def rerank(request: Request) -> Response:
         return await text(gateway, request, "/v1/rerank")
 
+    @router.post("/messages")
+    async def messages(request: Request) -> Response:
+        return await text(gateway, request, "/v1/messages")
+
+    @router.post("/responses")
+    async def responses(request: Request) -> Response:
+        return await text(gateway, request, "/v1/responses")
+
     @router.post("/images/generations")
     async def generations(request: Request) -> Response:
         return await images(gateway, request)

@@ -25,6 +25,7 @@ class TextStream:
     """
 
     __slots__ = ("_drop_usage", "_finished", "_most", "_splitter", "broken", "done", "events", "first_s", "last_s", "told", "usage")
+    END = DONE
 
     def __init__(self, drop_usage: bool, most_events: int | None = None) -> None:
         self._drop_usage = drop_usage
@@ -53,7 +54,7 @@ class TextStream:
             if self.done or self.broken:
                 break
         text = b"\n\n".join(out) + b"\n\n" if out else b""
-        return text + DONE if self.done else text
+        return text + self.END if self.done else text
 
     def plain_event(self, data: bytes, start: int, end: int, now: float) -> bool:
         """Whether data[start:end] is one whole event that `feed` would pass on as it is: neither the first content nor a usage, an error,
@@ -123,7 +124,7 @@ class TextStream:
         return True  # 5
 
     def _usage(self, payload: bytes, now: float) -> bool:
-        event = _object(payload)
+        event = object_of(payload)
         if event is None:
             self.broken = "the engine sent an event that is not JSON"
             return False
@@ -135,7 +136,7 @@ class TextStream:
 
     def _time(self, payload: bytes, now: float) -> None:
         if self.first_s is None:
-            if not has_content(_object(payload)):
+            if not has_content(object_of(payload)):
                 return
             self.first_s = now
         self.last_s = now
@@ -155,13 +156,13 @@ def has_content(event: dict[str, Any] | None) -> bool:
 
 def engine_message(payload: bytes) -> str | None:
     """The message of an engine's error body, in whichever of the usual shapes; None when there is none."""
-    body = _object(payload)
+    body = object_of(payload)
     error = body.get("error", body) if body else None
     message = error.get("message") if isinstance(error, dict) else error
     return message[:2000] if isinstance(message, str) and message else None
 
 
-def _object(payload: bytes) -> dict[str, Any] | None:
+def object_of(payload: bytes) -> dict[str, Any] | None:
     try:
         value = orjson.loads(payload)
     except orjson.JSONDecodeError:

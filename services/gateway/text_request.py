@@ -10,6 +10,7 @@ from services.gateway import fields
 from services.gateway.backends import Kind
 from services.gateway.body import parse_object
 from services.gateway.checks import Check
+from services.gateway.dialects import MESSAGES_API, RESPONSES_API, pictures_in
 from services.gateway.keep_alive import KeepAlive, read_keep_alive
 from services.gateway.messages import check_messages
 from services.gateway.pooling_fields import EMBEDDING, RERANK
@@ -26,15 +27,20 @@ MAX_PROMPTS = 64
 # Tokens that a tokenizer sets around a text that is embedded: [CLS] and [SEP], an instruction's end.
 SPECIAL_TOKENS = 4
 
-Route = Literal["/v1/chat/completions", "/v1/completions", "/v1/embeddings", "/v1/rerank"]
+Route = Literal["/v1/chat/completions", "/v1/completions", "/v1/embeddings", "/v1/rerank", "/v1/messages", "/v1/responses"]
+DIALECTS: tuple[Route, ...] = ("/v1/messages", "/v1/responses")
 PROMPT_FIELDS: dict[Route, str] = {
     "/v1/chat/completions": "messages", "/v1/completions": "prompt", "/v1/embeddings": "input", "/v1/rerank": "documents",
+    "/v1/messages": "messages", "/v1/responses": "input",
 }  # fmt: skip
 KINDS: dict[Route, Kind] = {
     "/v1/chat/completions": "text", "/v1/completions": "text", "/v1/embeddings": "embedding", "/v1/rerank": "rerank",
+    "/v1/messages": "text", "/v1/responses": "text",
 }  # fmt: skip
+ALSO_REQUIRED: dict[Route, tuple[str, ...]] = {"/v1/rerank": ("query",), "/v1/messages": ("max_tokens",)}
 TABLES: dict[Route, dict[str, Check]] = {
     "/v1/chat/completions": fields.CHAT, "/v1/completions": fields.COMPLETION, "/v1/embeddings": EMBEDDING, "/v1/rerank": RERANK,
+    "/v1/messages": MESSAGES_API, "/v1/responses": RESPONSES_API,
 }  # fmt: skip
 
 
@@ -87,7 +93,7 @@ class TextRequest(NamedTuple):  # not a frozen dataclass: made once a request, a
         """The tokens that must have room beside the prompt."""
         if not self.generates:
             return 0
-        return self.max_tokens or (1 if self.chat else COMPLETION_TOKENS)
+        return self.max_tokens or (COMPLETION_TOKENS if self.route == "/v1/completions" else 1)
 
     @property
     def most_events(self) -> int | None:
@@ -112,6 +118,8 @@ class TextRequest(NamedTuple):  # not a frozen dataclass: made once a request, a
         2. A stream without stream options: they are added at the end of the client's bytes.
         3. The client's bytes.
         """
+        if self.route in DIALECTS:
+            return self._for_dialect(model_id)
         options = self.body.get("stream_options")
         own = self.dropped or self.priority is not None
         if own or self.model != model_id or (self.stream and options is not None and not self.asks_usage):  # 1
@@ -126,11 +134,17 @@ class TextRequest(NamedTuple):  # not a frozen dataclass: made once a request, a
         return self.raw  # 3
 
 
+    def _for_dialect(self, model_id: str) -> bytes:
+        """Usage is in the stream unasked. Nothing is kept, whatever the client or the engine takes for granted."""
+        kept = {"store": False} if self.route == "/v1/responses" else {}
+        return orjson.dumps({name: value for name, value in self.body.items() if name not in self.dropped} | {"model": model_id} | kept)
+
+
 def read_text_request(route: Route, raw: bytes) -> TextRequest:
     """Parses and checks. Raises InvalidValue with param."""
     body = parse_object(raw)
     chat = route == "/v1/chat/completions"
-    for name in ("model", PROMPT_FIELDS[route], *(("query",) if route == "/v1/rerank" else ())):
+    for name in ("model", PROMPT_FIELDS[route], *ALSO_REQUIRED.get(route, ())):
         if body.get(name) is None:
             raise InvalidValue(f"{name} is required.", param=name)
     dropped = fields.check_fields(body, TABLES[route])
@@ -138,7 +152,7 @@ def read_text_request(route: Route, raw: bytes) -> TextRequest:
     for name in dropped:  # not checked, so nothing may read it: max_completion_tokens of a completion might be a text
         del body[name]
     priority = body.pop("priority", None)
-    pictures = check_messages(body["messages"]) if chat else 0
+    pictures = check_messages(body["messages"]) if chat else pictures_in(body[PROMPT_FIELDS[route]]) if route in DIALECTS else 0
     if route == "/v1/completions":
         _check_prompt(body["prompt"])
     if chat:
@@ -147,7 +161,7 @@ def read_text_request(route: Route, raw: bytes) -> TextRequest:
     options = body.get("stream_options")
     if options is not None and not stream:
         raise InvalidValue("stream_options is only allowed when stream is true.", param="stream_options")
-    max_tokens = body.get("max_completion_tokens") or body.get("max_tokens")
+    max_tokens = body.get("max_completion_tokens") or body.get("max_tokens") or body.get("max_output_tokens")
     if (body.get("min_tokens") or 0) > (max_tokens or fields.MAX_TOKENS):
         raise InvalidValue("min_tokens must not be more than max_tokens.", param="min_tokens")
     asks_usage = bool(options and options.get("include_usage"))

@@ -13,7 +13,8 @@ from services.gateway.admission import context_exceeded
 from services.gateway.backends import Backend
 from services.gateway.cache_salt import salted
 from services.gateway.context import certain_need, count_prompt
-from services.gateway.engine_errors import AttemptFailed, of_answer, of_grammar, of_stream, of_upstream
+from services.gateway.engine_errors import AttemptFailed, lacks_route, of_answer, of_grammar, of_lacking, of_stream, of_upstream
+from services.gateway.event_stream import EventStream
 from services.gateway.fields import header_value
 from services.gateway.outcome import Ending, Outcome, Phase
 from services.gateway.phases import PhaseTimer
@@ -22,13 +23,13 @@ from services.gateway.scheduler import Need, Ticket
 from services.gateway.seated import END_OF_ANSWER_S, SeatedResponse
 from services.gateway.settings import Deadlines
 from services.gateway.stream import TextStream
-from services.gateway.text_request import TextRequest
+from services.gateway.text_request import DIALECTS, TextRequest
 from services.gateway.text_ticket import text_ticket
 from services.gateway.tickets import queue_limit_s
 from services.gateway.tools import grammar_param
 from services.gateway.upstream import Exchange, UpstreamError
 from services.wire.errors import BackendFailed, DeadlineExceeded
-from services.wire.shapes import token_usage
+from services.wire.shapes import plain_usage, token_usage
 
 if TYPE_CHECKING:
     from services.gateway.core import Gateway
@@ -101,6 +102,8 @@ class TextResponse(SeatedResponse):
                 head = await exchange.head()
                 if head.status != 200:
                     body = await exchange.read_all(1024 * 1024)
+                    if lacks_route(self.request.route, head.status, body):
+                        raise of_lacking(self.request.route, self.served.id)
                     raise of_answer(head.status, body, head.headers.get(b"retry-after", b""))
                 if self.request.stream:
                     await self._stream(exchange, backend, timer)
@@ -130,9 +133,10 @@ class TextResponse(SeatedResponse):
             answer = orjson.loads(data)
         except orjson.JSONDecodeError:
             raise AttemptFailed(BackendFailed("The engine's answer is not JSON."), "garbled") from None
-        if not isinstance(answer, dict) or "error" in answer:
+        if not isinstance(answer, dict) or answer.get("error") is not None:
             raise of_answer(500, data)
-        self.outcome.tokens = token_usage(answer.get("usage"))
+        usage = answer.get("usage")
+        self.outcome.tokens = plain_usage(usage) if self.request.route in DIALECTS else token_usage(usage)
         if self.request.route == "/v1/rerank":
             ranked = in_one_form(answer, self.request.body)
             if ranked is None:
@@ -143,7 +147,8 @@ class TextResponse(SeatedResponse):
     async def _stream(self, exchange: Exchange, backend: Backend, timer: PhaseTimer) -> None:
         """Passes events on as they come. What comes before the first content is held back: until then another backend can take over."""
         deadlines = self.gateway.settings.deadlines
-        stream = TextStream(not self.request.asks_usage, self.request.most_events)
+        kind = EventStream if self.request.route in DIALECTS else TextStream
+        stream = kind(not self.request.asks_usage, self.request.most_events)
         held = b""
         while not stream.done:
             data = await exchange.read()

@@ -27,8 +27,8 @@ def prefix_of(request: TextRequest, key: str | None) -> int | None:
     The key goes into it: with another key the same prompt has another number, so that nobody's waiting time tells what others have asked.
     (Python's hash of text is keyed with a secret of this process.)
     """
-    if not request.chat:
-        return _of_prompt(request.body["prompt"], key)
+    if request.route in ("/v1/completions", "/v1/responses"):
+        return _of_prompt(request.body[request.prompt_field], key)
     said: list[str] = []
     for message in request.body["messages"]:
         said += _texts(message.get("content"))

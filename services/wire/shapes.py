@@ -47,6 +47,33 @@ def token_usage(value: Any) -> TokenUsage | None:
     return TokenUsage(prompt, output, _count(details.get("cached_tokens")) if isinstance(details, dict) else None)
 
 
+def plain_usage(value: Any) -> TokenUsage | None:
+    """The `usage` of an Anthropic message or an OpenAI response. Anthropic's input_tokens leave out what came from a cache, beside which
+    it stands; OpenAI's hold it."""
+    if not isinstance(value, dict):
+        return None
+    prompt, output = _count(value.get("input_tokens")), _count(value.get("output_tokens", 0))
+    if prompt is None or output is None:
+        return None
+    details = value.get("input_tokens_details")
+    if isinstance(details, dict):
+        return TokenUsage(prompt, output, _count(details.get("cached_tokens")))
+    read, made = _count(value.get("cache_read_input_tokens")), _count(value.get("cache_creation_input_tokens"))
+    return TokenUsage(prompt + (read or 0) + (made or 0), output, read)
+
+
+def event_usage(event: dict[str, Any], known: TokenUsage | None) -> TokenUsage | None:
+    """What is known once `event` of a stream has passed: message_start tells the prompt, message_delta the output so far (perhaps with the
+    prompt again), response.completed both."""
+    inner = next((event[name] for name in ("message", "response") if isinstance(event.get(name), dict)), event)
+    said = inner.get("usage")
+    whole = plain_usage(said)
+    if whole is not None and (known is None or whole.prompt_tokens):
+        return whole
+    output = _count(said.get("output_tokens")) if isinstance(said, dict) else None
+    return known if output is None or known is None else TokenUsage(known.prompt_tokens, output, known.cached_tokens)
+
+
 def image_usage(value: Any, images: int) -> ImageUsage:
     """The `usage` of an image answer. An engine that gives none made `images` images in an unknown number of steps."""
     if not isinstance(value, dict):

@@ -19,7 +19,7 @@ def prompt_text(body: dict[str, Any]) -> str:
     """The prompt as the fake chat template renders it."""
     if "messages" in body:
         return " ".join(_content(m.get("content")) + MESSAGE_OVERHEAD for m in body["messages"])
-    prompt = body.get("prompt", "")
+    prompt = body.get("prompt", body.get("input", ""))
     if isinstance(prompt, list):
         return " ".join(str(p) for p in prompt)
     return str(prompt)
@@ -144,6 +144,41 @@ def reranking(flavour: str, model: str, body: dict[str, Any], counts: list[int])
         return {"id": "score-fake", "model": model, "usage": usage, "results": results}
     return {"model": model, "object": "list", "usage": usage,
             "results": [{"index": i, "relevance_score": counts[i] / 100} for i in ranked]}
+
+
+def dialect(path: str, model: str, prompt: int, tokens: int) -> dict[str, Any]:
+    """A whole answer of /v1/messages or /v1/responses, as llama.cpp gives it."""
+    text, usage = " ".join(f"w{i}" for i in range(tokens)), {"input_tokens": prompt, "output_tokens": tokens}
+    if path == "/v1/messages":
+        return {"id": "msg_fake", "type": "message", "role": "assistant", "model": model, "content": [{"type": "text", "text": text}],
+                "stop_reason": "max_tokens", "stop_sequence": None, "usage": usage | {"cache_read_input_tokens": 0}}
+    said = {"type": "message", "id": "msg_fake", "role": "assistant", "status": "completed",
+            "content": [{"type": "output_text", "annotations": [], "text": text}]}
+    return {"id": "resp_fake", "object": "response", "created_at": 1, "status": "completed", "model": model, "error": None,
+            "output": [said], "parallel_tool_calls": True, "tool_choice": "auto", "tools": [],
+            "usage": usage | {"total_tokens": prompt + tokens, "input_tokens_details": {"cached_tokens": 0}}}
+
+
+def dialect_events(path: str, model: str, prompt: int, tokens: int) -> list[bytes]:
+    """The same as a stream."""
+    whole = dialect(path, model, prompt, tokens)
+    words = [("" if i == 0 else " ") + f"w{i}" for i in range(tokens)]
+    if path == "/v1/messages":
+        begun = whole | {"content": [], "stop_reason": None, "usage": {"input_tokens": prompt, "output_tokens": 0}}
+        block = {"index": 0, "content_block": {"type": "text", "text": ""}}
+        return [
+            image_event("message_start", {"message": begun}), image_event("content_block_start", block),
+            *(image_event("content_block_delta", {"index": 0, "delta": {"type": "text_delta", "text": word}}) for word in words),
+            image_event("content_block_stop", {"index": 0}),
+            image_event("message_delta", {"delta": {"stop_reason": "max_tokens"}, "usage": {"output_tokens": tokens}}),
+            image_event("message_stop", {}),
+        ]
+    place = {"item_id": "msg_fake", "output_index": 0, "content_index": 0}
+    return [
+        image_event("response.created", {"response": whole | {"status": "in_progress", "output": [], "usage": None}}),
+        *(image_event("response.output_text.delta", {**place, "delta": word}) for word in words),
+        image_event("response.completed", {"response": whole}),
+    ]
 
 
 def png(width: int, height: int, seed: int) -> bytes:

@@ -42,7 +42,8 @@ SIDE_FAULTS = {"slow_health", "health_503", "slow_tokenize"}
 HEARTBEAT_ID = "rigserve-heartbeat"  # services/gateway/heartbeat.py
 IMAGE_ROUTES = {"/v1/images/generations", "/v1/images/edits"}
 POOLING_ROUTES = {"/v1/embeddings", "/v1/rerank"}
-MODEL_ROUTES = {"/v1/chat/completions", "/v1/completions"} | POOLING_ROUTES | IMAGE_ROUTES
+DIALECTS = {"/v1/messages", "/v1/responses"}
+MODEL_ROUTES = {"/v1/chat/completions", "/v1/completions"} | DIALECTS | POOLING_ROUTES | IMAGE_ROUTES
 
 
 @dataclass(frozen=True, slots=True)
@@ -235,11 +236,13 @@ class FakeEngine:
     async def text(self, path: str, body: dict[str, Any], fault: str | None, reply: Reply) -> None:
         settings = self.settings
         prompt = answers.count(answers.prompt_text(body))
-        wanted = body.get("max_completion_tokens") or body.get("max_tokens") or 16
+        wanted = body.get("max_completion_tokens") or body.get("max_tokens") or body.get("max_output_tokens") or 16
         if prompt + wanted > settings.context:
             return await reply.send(400, answers.too_long(settings.flavour, prompt, wanted, settings.context))
         self.prompt_tokens += prompt
         await asyncio.sleep(settings.ttft_s + settings.prompt_token_s * prompt)
+        if path in DIALECTS:
+            return await self.dialect(path, bool(body.get("stream")), prompt, wanted, fault, reply)
         pieces = None if settings.said is None else answers.pieces(settings.said)
         tokens = len(pieces) if pieces else wanted
         shape = answers.Shape(path.endswith("/chat/completions"), settings.model, body.get("n") or 1, prompt, tokens)
@@ -251,6 +254,23 @@ class FakeEngine:
             return await reply.send(200, shape.whole())
         await reply.start()
         await self.stream(shape, fault, bool((body.get("stream_options") or {}).get("include_usage")), reply, pieces)
+
+    async def dialect(self, path: str, streams: bool, prompt: int, tokens: int, fault: str | None, reply: Reply) -> None:
+        events = answers.dialect_events(path, self.settings.model, prompt, tokens)
+        self.output_tokens += tokens
+        if not streams:
+            return await reply.send(200, answers.dialect(path, self.settings.model, prompt, tokens))
+        await reply.start()
+        for number, event in enumerate(events):
+            if fault == "eof_without_done" and number == self.fault.after_tokens:
+                return await reply.end()
+            if fault == "error_event" and number == self.fault.after_tokens:
+                said = {"type": "error", "error": {"type": "api_error", "message": "EngineCore died"}}
+                await reply.chunk(answers.image_event("error", said))
+                return await reply.end()
+            await reply.chunk(event)
+            await asyncio.sleep(self.settings.itl_s)
+        await reply.end()
 
     async def pooled(self, path: str, body: dict[str, Any], fault: str | None, reply: Reply) -> None:
         """Numbers for texts: nothing is generated, so each text must fit the context by itself."""

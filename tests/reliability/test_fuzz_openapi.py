@@ -121,7 +121,7 @@ def test_every_route_can_be_asked_as_documented(served: InProcess) -> None:
                 body["model"] = SERVED[2] if "images" in path else SERVED[0]
             content = json.dumps(body | ({"images": [PIXEL]} if "images" in body else {}))
         asked = path.replace("{name}", SERVED[0] if "models" in path else "index.html").replace("{key_id}", "key_none")
-        if path == "/v1/embeddings":
+        if path in ("/v1/embeddings", "/v1/rerank"):
             continue  # no model here makes any
         answer = served.ask(method, asked, "admin" if operation["x-audience"] in OF_ADMINS else "user", content=content)
         there_is_none = "{key_id}" in path or "{what}" in path or "/files/" in path
