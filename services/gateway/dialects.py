@@ -94,8 +94,12 @@ def _never(reason: str) -> Check:
     return Check(check, {"const": False})
 
 
-_TURN = {"type": "object", "required": ["role", "content"], "properties": {"role": {"enum": ["user", "assistant", "system"]}}}
-_FUNCTIONS = Check(_functions, {"type": "array", "items": {"type": "object", "required": ["name"]}})
+_TURN = {"type": "object", "required": ["role", "content"], "properties": {
+    "role": {"enum": ["user", "assistant", "system"]}, "content": _typed(_MESSAGE_BLOCKS).schema,
+}}  # fmt: skip
+_FUNCTIONS = Check(_functions, {"type": "array", "items": {
+    "type": "object", "required": ["name"], "properties": {"name": {"type": "string"}},
+}})  # fmt: skip
 _CHOICE = schema((dict,))
 _NOT_KEPT = "is not served: nothing is kept between requests; send the whole conversation in input"
 
