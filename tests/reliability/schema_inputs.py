@@ -62,7 +62,7 @@ def _objects(schema: dict[str, Any]) -> st.SearchStrategy[dict[str, Any]]:
     def made(draw: st.DrawFn) -> dict[str, Any]:
         free = sorted(set(known) - needed)
         names = needed | (draw(st.sets(st.sampled_from(free), max_size=FEW)) if free else set())
-        found = {name: draw(values(known[name])) for name in sorted(names)}
+        found = {name: draw(values(known.get(name, {}))) for name in sorted(names)}
         if not known and others is not False:
             names_of = schema.get("propertyNames", {})
             keys = st.text() if "not" in names_of else values({"type": "string", **names_of})
