@@ -33,6 +33,7 @@ _LLAMACPP = _LISTEN | {
     "--batch-size": "prompt tokens at once, as the bill's compute buffer was counted",
     "--ubatch-size": "at most 512 of them in one step",
     "--embedding": "the model embeds, it does not write",
+    "--reranking": "the model scores documents, it does not write",
     "--gpu-layers": "999: every layer, half a model on the card crawls; 0: the card is the CPU",
     "--load-mode": "read, not mapped: 2.4-4.6 x faster where RAM is small (llama.cpp#14396)",
     "--threads": "beside a GPU the CPU only feeds: at most four",

@@ -38,7 +38,8 @@ class HotExchange(HotAnswer):
         """1. Read, check and admit, its key too. 2. It is certain to fit the context. 3. Nobody waits before it, a slot is free, and
         its key has some left. 4. Send it.
 
-        False: the application does it from the start, whatever the reason.
+        False: the application does it from the start, whatever the reason: what nobody foresaw is a 500 there, with its traceback in the
+        log, and here would be a connection without an answer.
         """
         gateway, outcome, plain = self.gateway, self._outcome, self.plain
         try:  # 1
@@ -47,7 +48,7 @@ class HotExchange(HotAnswer):
             if served is None or not surely_admitted(served, "text", gateway.draining):
                 return False
             check_text(request, served)
-        except ApiError:
+        except Exception:  # noqa: BLE001 - see above; nothing was taken yet
             return False
         caller = gateway.ledger.door.plain(plain.head.authorization, served.id)
         if caller is None:

@@ -54,7 +54,8 @@ def goal_problem(goal: Goal, rig: Rig, catalogue: Catalogue) -> Problem:
     3. What another of the same kind and work beats in points and host RAM is left out. 4. The goal's bonuses.
     """
     worth = merits(catalogue.models)
-    few = goal is Goal.COVERAGE and sum(rig.sizes) < len(WORKS)
+    works = {work_of(model) for model in catalogue.models}
+    few = goal is Goal.COVERAGE and sum(rig.sizes) < len(works)
     columns: list[Column] = []
     for index, group in enumerate(rig.groups):
         # 1
@@ -63,7 +64,7 @@ def goal_problem(goal: Goal, rig: Rig, catalogue: Catalogue) -> Problem:
         columns += _singles(goal, index, good, worth)
         # 2
         if few:
-            ways = [_different_models([o for o in good if work_of(o.model) == work], worth) for work in WORKS]
+            ways = [_different_models([o for o in good if work_of(o.model) == work], worth) for work in WORKS if work in works]
             sets, _ = _sets(ways, group.have_bytes)
             columns += _best_of_each_mix([Column(index, chosen, coverage_terms(chosen, worth), tags_of(chosen)) for chosen in sets], worth)
     # 3

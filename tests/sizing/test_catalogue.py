@@ -122,7 +122,7 @@ def test_a_good_file_is_read(tmp_path: Path) -> None:
         ("id: tiny", "id: Tiny Model", "lower-case letters"),
         ("id: tiny", "id: other", "does not match the file name"),
         ("kind: chat", "kind: image", "kind 'image' needs exactly one geometry"),
-        ("kind: chat", "kind: chatty", "kind: Input should be 'chat', 'embedding' or 'image'"),
+        ("kind: chat", "kind: chatty", "kind: Input should be 'chat', 'embedding', 'rerank' or 'image'"),
         ("Maker/Tiny-Chat]", "TINY]", "alias 'tiny' is given 2 times"),
         ("kind: hub", "kind: hubb", "source.kind: Input should be 'hub'"),
         ("    revision: main\n", "", "source kind 'hub' needs `revision`"),
