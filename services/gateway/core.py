@@ -148,6 +148,8 @@ class Gateway:
         if outcome.once is not None:
             self.once.end(outcome.once, outcome.ending is Ending.SERVED, outcome.ended_s)
         self.recorder.add(outcome)
+        if outcome.backend is not None and outcome.backend.lane.speed.unit_s is None:
+            self.recorder.settle()  # the scheduler sends it one request after the other until it is measured
 
     def _teach(self, outcomes: Sequence[Outcome]) -> None:
         """What the scheduler and the breakers learn of requests that have ended."""
