@@ -48,7 +48,7 @@ class HotExchange(HotAnswer):
             if served is None or not surely_admitted(served, "text", gateway.draining):
                 return False
             check_text(request, served)
-        except Exception:  # noqa: BLE001 - see above; nothing was taken yet
+        except Exception:  # noqa: BLE001 - the application meets it again, logs it and answers 500; nothing was taken yet
             return False
         caller = gateway.ledger.door.plain(plain.head.authorization, served.id)
         if caller is None:
